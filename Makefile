@@ -1,0 +1,35 @@
+# Everything here works on a fresh machine: the set-up happens when it is needed, in .venv.
+# PIP_* and UV_* of the machine are respected; no download address stands here or in the lock files.
+.PHONY: help run test check lock clean
+.DEFAULT_GOAL := help
+
+# More arguments for pytest (`make test ARGS="-k resume -x"`) or uv (`make lock ARGS=--upgrade`).
+ARGS ?=
+# Programs that tests drive and PyPI does not have, each with its Debian package.
+TEST_TOOLS := chromium=chromium
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+run: ## sets everything up, then starts the gateway
+	@scripts/setup.sh requirements.lock
+	@exec .venv/bin/python -m app
+
+test: ## sets everything up, then runs all tests
+	@scripts/setup.sh requirements-dev.lock $(TEST_TOOLS)
+	.venv/bin/python -m pytest $(ARGS)
+
+check: ## lint, format, types and layers
+	@scripts/setup.sh requirements-dev.lock
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m mypy
+	.venv/bin/python -m pytest -q tests/test_layers.py
+	@if [ -f frontend/package-lock.json ]; then echo scripts/check_frontend.sh; scripts/check_frontend.sh; fi
+
+lock: ## writes requirements*.lock anew from pyproject.toml
+	scripts/lock.sh $(ARGS)
+
+clean: ## removes what the other targets made; data/ and .env stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis frontend/node_modules
+	find app tests -name __pycache__ -prune -exec rm -rf {} +
