@@ -1,0 +1,199 @@
+// @ts-check
+/**
+ * One run of the gateway, followed to its end through lost connections. No DOM.
+ *
+ * What keeps an answer whole: every event has an id, a body that ends without `done` was cut, and
+ * a reader that asks again with the last id it saw gets exactly the rest. Before the first id the
+ * `Idempotency-Key` does the same for the POST: repeating it joins the run that it started.
+ *
+ * @module
+ */
+import { decode, GatewayError, seqOf } from "./events.js";
+import { connect, newKey } from "./link.js";
+import { backoff, patient, sleep } from "./pace.js";
+import { SseParser } from "./sse.js";
+/** @import { RunEvent, ServerEvent, Status } from "./events.js" */
+
+/** How long a run lives on without a reader (s): time for a tunnel or a change of network. */
+export const GRACE_SECONDS = 60;
+/** How often a run that failed before its first token is asked for again. */
+const MAX_REPEATS = 2;
+/** Silence that means a dead connection: three heartbeats (ms), by default until `start` tells. */
+const silenceOf = (heartbeatMs = 10_000) => 3 * heartbeatMs;
+/** The server answers a stop within 10 s (contract, section 6); some more for the network (ms). */
+const STOP_MS = 15_000;
+
+export class Run {
+  #base;
+  #body;
+  #key = newKey();
+  #id = "";
+  #cursor = "";
+  #firstDelayMs;
+  #stopMs;
+  #silenceMs = silenceOf();
+  #hasText = false;
+  #failure = ""; // the code of an error that is not shown, because the question is asked again
+  #repeats = 0;
+  /** The ending, once it is known, should `done` get lost. @type {Status | null} */
+  #ended = null;
+  #stopping = new AbortController();
+  #tooLate = new AbortController(); // aborted when a stop was not confirmed in time
+  #stopTimer = /** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined);
+
+  /**
+   * @param {object} question
+   * @param {string} question.text
+   * @param {string | null} [question.conversationId] the one to go on with
+   * @param {string | URL} [question.base] where the gateway is: it serves this file too
+   * @param {object} [pace]
+   * @param {number} [pace.firstDelayMs] before the second attempt, until `retry:` tells another
+   * @param {number} [pace.stopMs] how long a stop may stay unconfirmed
+   */
+  constructor(
+    { text, conversationId, base = import.meta.url },
+    { firstDelayMs = 1000, stopMs = STOP_MS } = {},
+  ) {
+    this.#base = base;
+    this.#firstDelayMs = firstDelayMs;
+    this.#stopMs = stopMs;
+    const conversation_id = conversationId ?? undefined; // JSON leaves it out
+    // Kept as sent: the same key with another body is refused.
+    this.#body = JSON.stringify({ text, grace_seconds: GRACE_SECONDS, conversation_id });
+  }
+
+  /**
+   * Yields the run's events in order, each once, until `done`; starts the run if there is none.
+   * After a throw it may be called again and goes on where it was.
+   * @param {AbortSignal} [signal] leaves; the run then lives on for the grace time
+   * @returns {AsyncGenerator<RunEvent, void, void>}
+   * @throws {GatewayError} when no more can be had, or the signal's reason
+   */
+  async *follow(signal) {
+    const either = AbortSignal.any([this.#tooLate.signal, ...(signal ? [signal] : [])]);
+    try {
+      for (let attempt = 1; !this.#ended; attempt += 1) {
+        let reason = new GatewayError("connection_lost", { retryable: true }); // the body ended
+        try {
+          for await (const event of this.#events(either)) {
+            yield event;
+            if (event.type === "done") return;
+            if (event.type !== "open") attempt = 1; // news, so all is well
+          }
+        } catch (error) {
+          if (!(error instanceof GatewayError)) throw error;
+          reason = error;
+        }
+        if (!this.#ended) yield* this.#wait(reason, attempt, either);
+      }
+      yield { type: "done", status: this.#ended };
+    } finally {
+      clearTimeout(this.#stopTimer);
+    }
+  }
+
+  /**
+   * Ends the run on the server; `follow` then yields its `done`, or throws `stop_unconfirmed`.
+   * Before `start` there is no id to stop but there may be a run: then `follow` goes on until the
+   * key has told the id, and stops it there.
+   */
+  stop() {
+    if (this.#stopping.signal.aborted) return;
+    this.#stopping.abort();
+    const giveUp = () => this.#tooLate.abort(new GatewayError("stop_unconfirmed"));
+    this.#stopTimer = setTimeout(giveUp, this.#stopMs);
+    if (this.#id) void this.#cancel();
+  }
+
+  /** Never throws: when it fails until it is too late, `follow` tells. */
+  async #cancel() {
+    const signal = this.#tooLate.signal;
+    const url = new URL(`runs/${this.#id}`, this.#base);
+    for (let attempt = 1; !signal.aborted && !this.#ended; attempt += 1) {
+      const response = await fetch(url, { method: "DELETE", signal }).catch(() => null);
+      if (response?.ok || response?.status === 404) return;
+      await sleep(backoff(attempt, this.#firstDelayMs), signal).catch(() => {});
+    }
+  }
+
+  /**
+   * @param {GatewayError} reason thrown, if waiting does not mend it
+   * @param {number} attempt
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<RunEvent, void, void>}
+   */
+  async *#wait(reason, attempt, signal) {
+    const stopping = this.#stopping.signal;
+    if (!stopping.aborted || !reason.idle) {
+      const delayMs = reason.retryAfterMs ?? backoff(attempt, this.#firstDelayMs);
+      if (!reason.retryable || !patient(attempt, delayMs)) throw reason;
+      const hurry = stopping.aborted ? undefined : stopping; // a stop ends one wait, not each
+      yield { type: "wait", code: reason.code, delayMs };
+      await sleep(delayMs, signal, hurry);
+    }
+    if (stopping.aborted && reason.idle) this.#ended = "cancelled"; // there is nothing to stop
+  }
+
+  /**
+   * One connection: what is new on it.
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<RunEvent, void, void>}
+   */
+  async *#events(signal) {
+    const parser = new SseParser();
+    const link = { signal, parser, silenceMs: () => this.#silenceMs };
+    for await (const frame of connect(...this.#request(), link)) {
+      if (frame === "open") {
+        yield { type: "open" };
+        continue;
+      }
+      const event = decode(frame);
+      // An ending may come without an id (contract, section 7) and shows the last one again.
+      const ending = event.type === "error" || event.type === "done";
+      if (!ending && seqOf(frame.id) <= seqOf(this.#cursor)) continue;
+      this.#cursor = frame.id;
+      this.#firstDelayMs = parser.retry ?? this.#firstDelayMs;
+      if (this.#take(event)) yield event;
+    }
+  }
+
+  /** @returns {[URL, RequestInit]} */
+  #request() {
+    if (this.#cursor) {
+      const headers = { "Last-Event-ID": this.#cursor };
+      return [new URL(`runs/${this.#id}/events`, this.#base), { headers }];
+    }
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
+    return [new URL("chat", this.#base), { method: "POST", headers, body: this.#body }];
+  }
+
+  /**
+   * Keeps what the event says about the run.
+   * @param {ServerEvent} event
+   * @returns {boolean} whether it is for the reader; a failure that is repeated is not
+   * @throws {GatewayError} the run failed, nothing is lost, and the key is free for another
+   */
+  #take(event) {
+    if (event.type === "start") {
+      this.#id = event.run_id;
+      if (event.heartbeat_ms > 0) this.#silenceMs = silenceOf(event.heartbeat_ms);
+      if (this.#stopping.signal.aborted) void this.#cancel();
+    } else if (event.type === "token") {
+      this.#hasText = true;
+    } else if (event.type === "final") {
+      this.#ended = "completed";
+    } else if (event.type === "error") {
+      if (event.retryable && !this.#hasText && this.#repeats < MAX_REPEATS) {
+        this.#failure = event.code;
+        return false;
+      }
+      this.#ended = "failed";
+    } else if (event.type === "done" && this.#failure) {
+      const retryAfterMs = backoff(++this.#repeats, this.#firstDelayMs);
+      const error = new GatewayError(this.#failure, { retryable: true, idle: true, retryAfterMs });
+      [this.#id, this.#cursor, this.#failure] = ["", "", ""];
+      throw error;
+    }
+    return true;
+  }
+}
