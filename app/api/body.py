@@ -1,0 +1,157 @@
+"""What a caller may ask for: the body of ``POST /chat``, ``/stream-chat`` and ``/runs``, and the
+query of ``GET /chat``, which is the same put into an address."""
+
+import hashlib
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.api.problems import invalid
+from app.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMediaType
+from app.events.model import Include
+from app.llm.turn import Prompt
+from app.runs.supervisor import Request as RunRequest
+from app.settings import Settings
+
+MAX_TEXT = 200_000  # characters
+MAX_GRACE_S = 600
+MAX_STOPS = 16  # OpenAI takes 4, others more
+MAX_QUERY_FIELDS = 100
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_JSON = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class ChatBody(BaseModel):
+    """Exactly one of ``text`` and ``query``. Unknown fields and lone surrogates are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    text: Text | None = None
+    query: Text | None = Field(None, description="the same as text")
+    conversation_id: str | None = Field(None, max_length=200)
+    parent_message_id: str | None = Field(None, max_length=200)
+    if_busy: Literal["reject", "interrupt"] = "reject"
+    model: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
+    tools: list[str] | None = Field(None, max_length=100)
+    include: list[Include] = Field([], max_length=10)
+    on_disconnect: Literal["cancel", "continue"] = "cancel"
+    grace_seconds: float | None = Field(None, ge=0, le=MAX_GRACE_S)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.text is None) == (self.query is None):
+            raise ValueError("exactly one of text and query is needed")
+        return self
+
+    def request(self, settings: Settings, idempotency_key: str | None) -> RunRequest:
+        """Raises ``NotFound`` for a conversation, ``InvalidRequest`` for a tool: there are none."""
+        if self.conversation_id is not None or self.parent_message_id is not None:
+            raise NotFound
+        if self.tools:
+            raise InvalidRequest("tools: there is no tool of that name")
+        parameters = self.model_dump(
+            include={"temperature", "top_p", "max_tokens", "stop", "seed"}, exclude_none=True
+        )
+        grace_s = self.grace_seconds
+        if grace_s is None:
+            grace_s = settings.reconnect_grace_seconds
+        return RunRequest(
+            prompt=Prompt(self.text or self.query or "", self.model or settings.model, parameters),
+            include=frozenset(self.include),
+            grace_s=None if self.on_disconnect == "continue" else grace_s,
+            fingerprint=self._fingerprint(),
+            idempotency_key=idempotency_key,
+        )
+
+    def _fingerprint(self) -> str:
+        """Of the body as parsed, with defaults, ``query`` as ``text``."""
+        same = self.model_copy(update={"text": self.text or self.query, "query": None})
+        return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
+
+
+async def chat_body(request: Request, max_bytes: int) -> ChatBody:
+    """Raises ``UnsupportedMediaType``, ``PayloadTooLarge``, ``InvalidRequest``."""
+    if not _JSON.fullmatch(request.headers.get("content-type", "").strip()):
+        raise UnsupportedMediaType
+    if int(request.headers.get("content-length", 0)) > max_bytes:  # the server checked the digits
+        raise PayloadTooLarge
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > max_bytes:
+            raise PayloadTooLarge
+    try:
+        return ChatBody.model_validate_json(bytes(raw), strict=True)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+# The query of GET /chat. Unknown fields are ignored there, as links carry tracking marks.
+QUERY_FIELDS = (
+    "text",
+    "conversation_id",
+    "model",
+    "idempotency_key",
+    "include",
+    "grace_seconds",
+    "on_disconnect",
+)
+
+
+def chat_query(request: Request) -> tuple[ChatBody, str | None]:
+    """The body that a query stands for, and its idempotency key. Raises ``InvalidRequest``."""
+    given = query(request)
+    known = {name: given[name] for name in QUERY_FIELDS if name in given}
+    key = known.pop("idempotency_key", None)
+    fields: dict[str, Any] = {**known, "include": names(known.get("include", ""))}
+    try:
+        return ChatBody.model_validate(fields), key
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def query(request: Request) -> dict[str, str]:
+    """The query's fields. Refused: invalid UTF-8, and a field that stands twice with two values."""
+    raw: bytes = request.scope["query_string"]
+    fields: dict[str, str] = {}
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise InvalidRequest("the query is not valid UTF-8, or has too many fields") from None
+    for name, value in pairs:
+        if name == "include" and name in fields:
+            value = f"{fields[name]},{value}"
+        elif fields.get(name, value) != value:
+            raise InvalidRequest(f"{name} stands twice in the query" if name.isidentifier() else "")
+        fields[name] = value
+    return fields
+
+
+def names(value: str) -> list[str]:
+    """A comma-separated list."""
+    return [part for part in (piece.strip() for piece in value.split(",")) if part]
+
+
+def idempotency_key(value: str | None) -> str | None:
+    """Raises ``InvalidRequest`` unless it is 1 to 255 printable ASCII characters."""
+    if value is not None and not _KEY.fullmatch(value):
+        raise InvalidRequest("Idempotency-Key takes 1 to 255 printable ASCII characters")
+    return value

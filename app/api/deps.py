@@ -1,0 +1,96 @@
+"""What the endpoints share: the parts of the running gateway, who calls, how a run is followed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated
+
+from anyio import Event as AnyioEvent
+from fastapi import Depends, Request, Response
+
+from app.api.body import names
+from app.api.stream import NativeStream
+from app.errors import BadCursor, InvalidRequest, NotFound
+from app.events.log import EventLog, LogGone
+from app.events.model import Include
+from app.llm.model import ChatModel
+from app.runs.supervisor import Supervisor
+from app.settings import Settings
+from app.wire.cursor import Cursor, parse_cursor
+
+ANONYMOUS = "anonymous"  # the one caller of an open gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """``shutdown`` is set by sse-starlette when a bare uvicorn goes down."""
+
+    settings: Settings
+    log: EventLog
+    model: ChatModel
+    supervisor: Supervisor
+    shutdown: AnyioEvent
+
+
+def gateway(request: Request) -> Gateway:
+    parts: Gateway = request.state.gateway
+    return parts
+
+
+def caller(_: Request) -> str:
+    """Who asks: there are no keys yet, so everybody is the same."""
+    return ANONYMOUS
+
+
+Parts = Annotated[Gateway, Depends(gateway)]
+Caller = Annotated[str, Depends(caller)]
+
+
+def last_event_id(request: Request) -> Cursor | None:
+    """None without the header; an empty one counts as absent (WHATWG HTML 9.2.5 sends none).
+
+    Raises ``BadCursor``.
+    """
+    value = request.headers.get("last-event-id", "").strip()
+    return parse_cursor(value) if value else None
+
+
+def included(value: str) -> frozenset[Include]:
+    """Raises ``InvalidRequest``."""
+    known: dict[str, Include] = {"reasoning": "reasoning", "tools": "tools", "drafts": "drafts"}
+    try:
+        return frozenset(known[name] for name in names(value))
+    except KeyError:
+        raise InvalidRequest("include takes reasoning, tools and drafts") from None
+
+
+async def follow(
+    request: Request,
+    parts: Gateway,
+    owner: str,
+    cursor: Cursor,
+    include: Collection[Include] | None = None,
+) -> Response:
+    """Replay what follows the cursor, then follow. Raises ``NotFound``, ``BadCursor``,
+    ``Overloaded``.
+
+    204 stops an ``EventSource`` for good (WHATWG HTML 9.2.3); a ``POST`` gets an empty stream.
+    """
+    snapshot = await parts.supervisor.find(cursor.run_id, owner)
+    at_end = cursor.seq >= snapshot.last_seq and snapshot.done is not None
+    if at_end and request.method == "GET":
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+    if cursor.seq > snapshot.last_seq and not at_end:
+        raise BadCursor
+    parts.supervisor.expect_reader()
+    try:
+        reader = None if at_end else parts.log.read(cursor.run_id, cursor.seq)
+    except LogGone:
+        raise NotFound from None
+    return NativeStream(
+        parts.supervisor,
+        reader,
+        cursor.run_id,
+        snapshot.record.include if include is None else include,
+        heartbeat_s=parts.settings.heartbeat_seconds,
+        shutdown=parts.shutdown,
+    )

@@ -1,0 +1,127 @@
+"""Who may ask at all: hosts, other sites' pages, request ids. Pure ASGI, so that no frame of a
+stream passes through more than one wrapped ``send`` (``BaseHTTPMiddleware`` costs 30 µs each).
+
+CORS alone only hides an answer; a run would have been started and paid for. So a request that
+another site's page made is refused before anything starts:
+
+1. ``Origin`` that is neither ours nor allowed (WHATWG Fetch 3.2). Ours is told by host and port
+   alone: behind a proxy that ends TLS the scheme that we see is not the browser's.
+2. No allowed ``Origin``, and ``Sec-Fetch-Site`` (W3C Fetch Metadata) says ``cross-site``: an
+   ``<img>`` sends no ``Origin``. ``same-site`` counts too unless it is a navigation: another port
+   of this machine is same-site, and its page is somebody else's.
+3. A ``Host`` that is not ours: DNS rebinding makes a foreign page same-origin with us.
+"""
+
+import re
+import secrets
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import problem
+from app.errors import Forbidden
+from app.settings import Settings, is_loopback
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_PORTS = {"http": ":80", "https": ":443"}
+
+
+class RequestId:
+    """Takes ``X-Request-ID`` from the request or makes one, and sends it with every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_urlsafe(16)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, with_id)
+
+
+class Guard:
+    """``is_public``: tells the paths that any page may load: the chat page's files and the docs."""
+
+    def __init__(
+        self, app: ASGIApp, *, settings: Settings, is_public: Callable[[str], bool]
+    ) -> None:
+        self._app = app
+        self._is_public = is_public
+        self._origins = settings.cors_origins
+        self._only_loopback = not settings.allow_anonymous
+        hosts = settings.allowed_hosts
+        if not hosts and is_loopback(settings.host):
+            hosts = LOOPBACK_HOSTS
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (why := self._refusal(scope)):
+            response = problem(Forbidden(why), scope["state"]["request_id"])
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if self._only_loopback and _listens_for_strangers(scope):
+            return "This open gateway answers on loopback only."
+        if self._hosts and not self._is_our_host(hosts) and not self._is_probe(scope["path"]):
+            return "This host is not one of this gateway's."
+        if self._is_public(scope["path"]):
+            return None
+        origin = headers.get("origin")
+        if origin is not None:
+            ours = self._is_our_origin(origin, hosts) or self._is_allowed(origin)
+            return None if ours else "Pages of this origin may not use this gateway."
+        site = headers.get("sec-fetch-site")
+        navigates = headers.get("sec-fetch-mode") == "navigate"
+        if site == "cross-site" or (site == "same-site" and not navigates):
+            return "Pages of other sites may not use this gateway."
+        return None
+
+    def _is_our_host(self, hosts: list[str]) -> bool:
+        names = [re.sub(r":\d+$", "", host.lower()) for host in hosts]
+        return len(names) == 1 and (names[0] in self._hosts or "*" in self._hosts)
+
+    def _is_probe(self, path: str) -> bool:
+        """Container engines probe by address, whatever names the operator allowed."""
+        return self._hosts != set(LOOPBACK_HOSTS) and path in ("/health", "/ready")
+
+    def _is_allowed(self, origin: str) -> bool:
+        return "*" in self._origins or origin.lower() in self._origins
+
+    @staticmethod
+    def _is_our_origin(origin: str, hosts: list[str]) -> bool:
+        try:
+            parts = urlsplit(origin.lower())
+        except ValueError:
+            return False
+        default = _PORTS.get(parts.scheme)
+        if default is None or len(hosts) != 1:
+            return False
+        host = hosts[0].lower()
+        return parts.netloc.removesuffix(default) == host.removesuffix(default)
+
+
+def _listens_for_strangers(scope: Scope) -> bool:
+    """The connection came in at an address other than loopback: somebody started a bare uvicorn
+    with ``--host``."""
+    server = scope.get("server")
+    if not server or server[1] is None:
+        return False  # a Unix socket
+    return bool(re.fullmatch(r"[0-9.]+|[0-9a-f:]*:[0-9a-f:.]*", server[0])) and not is_loopback(
+        server[0]
+    )

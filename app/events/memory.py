@@ -1,0 +1,208 @@
+"""The event log of one process: lists in memory.
+
+What is kept is bounded by ``log_memory_bytes``: the oldest finished logs go first, then new runs
+are refused. Running runs are never cut short for room; each is bounded by its answer's limit.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from app.errors import Overloaded
+from app.events.log import BATCH_BYTES, EventLog, LogGone, Reader
+from app.events.model import Done, Entry, Error, Event, RunRecord, Snapshot
+from app.wire.native import encode
+
+# With twice its frame (the event holds the text once more), what one entry takes on CPython 3.11:
+# objects' headers and a list slot, measured.
+ENTRY_BYTES = 120
+# And of one log: record, lists, dictionary slots.
+LOG_BYTES = 2048
+
+
+class _RunLog:
+    __slots__ = ("bytes", "entries", "error", "gone", "record", "waiting")
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.entries: list[Entry] = []
+        self.error: Error | None = None
+        self.bytes = LOG_BYTES
+        self.gone = False
+        self.waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def done(self) -> Done | None:
+        last = self.entries[-1].event if self.entries else None
+        return last if isinstance(last, Done) else None
+
+    def wake(self) -> None:
+        waiting, self.waiting = self.waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class MemoryReader:
+    """Waits on a future of its own that the next append resolves.
+
+    The silence timer is armed once and looks at its deadline when it fires, so that a token costs
+    no timer.
+    """
+
+    __slots__ = ("_after", "_deadline", "_future", "_log", "_timer")
+
+    def __init__(self, log: _RunLog, after: int) -> None:
+        self._log = log
+        self._after = after
+        self._future: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+
+    async def read(self, silence_s: float) -> Sequence[Entry]:
+        entries = self._log.entries
+        if self._after >= len(entries) and not self._log.gone:
+            await self._wait(silence_s)
+        if self._log.gone:
+            raise LogGone
+        first = last = self._after
+        size = 0
+        while last < len(entries) and size < BATCH_BYTES:
+            size += len(entries[last].frame)
+            last += 1
+        if size >= BATCH_BYTES:
+            await asyncio.sleep(0)  # a long replay lets the others have their turn
+        self._after = last
+        if type(entries[last - 1].event) is Done:
+            self._disarm()
+        return entries[first:last]
+
+    async def _wait(self, silence_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + silence_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._arm(loop)
+        future = self._future = loop.create_future()
+        self._log.waiting.add(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._disarm()
+            raise
+        finally:
+            self._future = None
+            self._log.waiting.discard(future)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._disarm()
+        self._timer = loop.call_at(self._deadline, self._silent, loop)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _silent(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._future is None or self._future.done():
+            return  # nobody waits: the next wait arms it again
+        if loop.time() < self._deadline:
+            self._arm(loop)
+        else:
+            self._future.set_result(None)
+
+
+class MemoryEventLog:
+    """For one process. Not safe for threads: everything happens in one event loop."""
+
+    def __init__(self, *, memory_bytes: int, retention_s: float) -> None:
+        self._memory_bytes = memory_bytes
+        self._retention_s = retention_s
+        self._logs: dict[str, _RunLog] = {}
+        self._finished: dict[str, float] = {}  # run id: loop time of its expiry, oldest first
+        self._keys: dict[tuple[str, str], _RunLog] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+        self.bytes = 0
+
+    async def holder(self, owner: str, idempotency_key: str) -> RunRecord | None:
+        log = self._keys.get((owner, idempotency_key))
+        return log.record if log else None
+
+    async def open(self, record: RunRecord) -> RunRecord:
+        if record.idempotency_key is not None:
+            key = (record.owner, record.idempotency_key)
+            if held := self._keys.get(key):
+                return held.record
+        self._make_room()
+        log = self._logs[record.run_id] = _RunLog(record)
+        self.bytes += log.bytes
+        if record.idempotency_key is not None:
+            self._keys[key] = log
+        return record
+
+    async def append(self, run_id: str, events: Sequence[Event]) -> None:
+        log = self._logs[run_id]
+        size = 0
+        for event in events:
+            frame = encode(run_id, len(log.entries) + 1, event)
+            log.entries.append(Entry(len(log.entries) + 1, event, frame))
+            size += 2 * len(frame) + ENTRY_BYTES
+        log.bytes += size
+        self.bytes += size
+        self._note_ending(log, events)
+        log.wake()
+
+    async def find(self, run_id: str) -> Snapshot | None:
+        log = self._logs.get(run_id)
+        return Snapshot(log.record, len(log.entries), log.error, log.done) if log else None
+
+    def read(self, run_id: str, after: int) -> Reader:
+        log = self._logs.get(run_id)
+        if log is None:
+            raise LogGone
+        return MemoryReader(log, after)
+
+    def _note_ending(self, log: _RunLog, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Error):
+                log.error = event
+            elif isinstance(event, Done):
+                if event.frees_key:
+                    self._free_key(log)
+                loop = asyncio.get_running_loop()
+                self._finished[log.record.run_id] = loop.time() + self._retention_s
+                if self._expiry is None:
+                    self._expire()
+
+    def _free_key(self, log: _RunLog) -> None:
+        if log.record.idempotency_key is not None:
+            key = (log.record.owner, log.record.idempotency_key)
+            if self._keys.get(key) is log:
+                del self._keys[key]
+
+    def _make_room(self) -> None:
+        while self.bytes + LOG_BYTES > self._memory_bytes and self._finished:
+            self._drop(next(iter(self._finished)))
+        if self.bytes + LOG_BYTES > self._memory_bytes:
+            raise Overloaded
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        while self._finished:
+            run_id, at = next(iter(self._finished.items()))
+            if at > loop.time():
+                self._expiry = loop.call_at(at, self._expire)
+                return
+            self._drop(run_id)
+
+    def _drop(self, run_id: str) -> None:
+        del self._finished[run_id]
+        log = self._logs.pop(run_id)
+        self.bytes -= log.bytes
+        self._free_key(log)
+        log.gone = True
+        log.entries = []  # a reader that lags behind must not keep what was promised back
+        log.wake()
+
+
+_: type[EventLog] = MemoryEventLog  # the type checker proves the promise is kept

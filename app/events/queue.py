@@ -1,0 +1,38 @@
+"""The way from the model's callbacks to the log: unbounded, many events for one wake-up.
+
+Not ``asyncio.Queue``: that wakes its reader and costs an await for each item. Unbounded, because
+the log's writer never waits for a reader, so nothing stays here for longer than a loop pass.
+"""
+
+import asyncio
+
+from app.events.model import Event
+
+
+class EventQueue:
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._notify()
+
+    def close(self) -> None:
+        """No more events will come."""
+        self._closed = True
+        self._notify()
+
+    async def take(self) -> list[Event]:
+        """Everything that waits, at least one event; empty once closed and drained."""
+        if not self._events and not self._closed:
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+            self._wake = None
+        events, self._events = self._events, []
+        return events
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)

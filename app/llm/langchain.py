@@ -1,0 +1,174 @@
+"""Asks the model through LangChain's stock ``ChatOpenAI`` and an ``AsyncCallbackHandler``.
+
+Importing this takes a second: only ``ChatModel.load`` does, in a thread. Deliberate oddities, each
+against a measured trap of LangChain (``performance.md``):
+
+1. ``stream_chunk_timeout=None``: its ``wait_for`` around each chunk swallows cancels on 3.11.
+2. ``ainvoke`` with ``streaming=True``, not ``astream``: leaving that one early closes nothing.
+3. ``run_inline``: a handler that is not inline costs a gather for each token.
+4. ``max_retries=0``: the SDK's own retries wait without a word; ours stand in ``model.py``.
+5. No read timeout: it is for each read, so ``: ping`` comments would feed it for ever.
+6. One client without a cap on connections, because the SDK's queues silently above 1,000.
+"""
+
+import logging
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+import openai
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessageChunk, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from app.events.model import Usage
+from app.llm.failures import failure_of
+from app.llm.turn import Turn, UpstreamReader
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+OPENAI_URL = "https://api.openai.com/v1"
+WRITE_TIMEOUT_S = 30.0  # for the request; a prompt is small
+KEEPALIVE_CONNECTIONS = 100
+KEEPALIVE_S = 30.0
+
+
+class _Attempt:
+    head_seen = False
+
+
+_attempt: ContextVar[_Attempt] = ContextVar("_attempt")
+
+
+class LangChainReader:
+    def __init__(self, settings: Settings, base_url: str | None) -> None:
+        """``base_url``: of the built-in simulator, where that is to answer."""
+        url = base_url or settings.openai_base_url or OPENAI_URL
+        self._client = openai.DefaultAsyncHttpxClient(
+            timeout=httpx2.Timeout(
+                connect=settings.connect_timeout_seconds,
+                read=None,
+                write=WRITE_TIMEOUT_S,
+                pool=None,
+            ),
+            limits=httpx2.Limits(
+                max_connections=None,
+                max_keepalive_connections=KEEPALIVE_CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_S,
+            ),
+            headers={"accept-encoding": "identity"},
+            event_hooks={"response": [_note_head]},
+            trust_env=base_url is None,  # a proxy has no way to our own loopback
+        )
+        self._model = _ChatOpenAI(
+            model=settings.model,
+            base_url=url,
+            api_key=SecretStr(settings.openai_api_key or "none"),  # the SDK refuses an empty one
+            http_async_client=self._client,
+            streaming=True,
+            stream_usage=True,
+            stream_chunk_timeout=None,
+            max_retries=0,
+            use_responses_api=False,
+        )
+
+    async def ask(self, turn: Turn) -> None:
+        attempt = _Attempt()
+        _attempt.set(attempt)
+        try:
+            await self._model.ainvoke(
+                [HumanMessage(turn.prompt.text)],
+                {"callbacks": [TokenHandler(turn)]},
+                model=turn.prompt.model,
+                **turn.prompt.parameters,
+            )
+        except Exception as error:
+            failure = failure_of(error, head_seen=attempt.head_seen)
+            logger.warning("upstream: %s: %s", failure.error.code, _told(error))
+            raise failure from error
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+class TokenHandler(AsyncCallbackHandler):
+    """Puts what the model says on the run's queue, one callback for each upstream chunk."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    async def on_llm_new_token(
+        self,
+        token: str | list[str | dict[str, Any]],
+        *,
+        chunk: GenerationChunk | ChatGenerationChunk | None = None,
+        **_: Any,
+    ) -> None:
+        text = token if isinstance(token, str) else ""
+        if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
+            chunk.message, AIMessageChunk
+        ):
+            self._turn.chunk(text, "", tool_call=False)
+            return
+        message = chunk.message
+        reasoning = message.additional_kwargs.get("reasoning_content", "")
+        self._turn.chunk(text, reasoning, tool_call=bool(message.tool_call_chunks))
+        if message.usage_metadata:
+            self._turn.used(_usage(message.usage_metadata))
+        if chunk.generation_info and (reason := chunk.generation_info.get("finish_reason")):
+            self._turn.finish_reason = reason
+
+
+class _ChatOpenAI(ChatOpenAI):
+    """Stock, but for two things that stock drops or renames."""
+
+    def _convert_chunk_to_generation_chunk(
+        self,
+        chunk: dict[str, Any],
+        default_chunk_class: type,
+        base_generation_info: dict[str, Any] | None,
+    ) -> ChatGenerationChunk | None:
+        """Keeps the reasoning field of vLLM, DeepSeek and Qwen style servers."""
+        generation = super()._convert_chunk_to_generation_chunk(
+            chunk, default_chunk_class, base_generation_info
+        )
+        if generation is not None and chunk.get("choices"):
+            delta = chunk["choices"][0]["delta"]
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+            if isinstance(reasoning, str):
+                generation.message.additional_kwargs["reasoning_content"] = reasoning
+        return generation
+
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """``max_tokens`` under its old name, which alone all compatible servers know."""
+        payload = super()._get_request_payload(*args, **kwargs)
+        if self.openai_api_base != OPENAI_URL and "max_completion_tokens" in payload:
+            payload["max_tokens"] = payload.pop("max_completion_tokens")
+        return payload
+
+
+async def _note_head(response: httpx2.Response) -> None:
+    _attempt.get().head_seen = response.is_success
+
+
+def _usage(told: UsageMetadata) -> Usage:
+    return Usage(told["input_tokens"], told["output_tokens"], told["total_tokens"], estimated=False)
+
+
+def _told(error: Exception) -> str:
+    """For the process's log: the kind of failure, never the upstream's text."""
+    status = getattr(error, "status_code", None)
+    cause = error.__cause__
+    return f"{type(error).__name__}{f' {status}' if status else ''}" + (
+        f" ({type(cause).__name__})" if cause else ""
+    )
+
+
+_: type[UpstreamReader] = LangChainReader

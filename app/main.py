@@ -1,0 +1,145 @@
+"""Composition root: picks the implementations and puts them together. Nothing happens at import.
+
+``uvicorn app.main:app`` works: the application is made when the server asks for it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import Any, TypedDict
+
+from anyio import Event as AnyioEvent
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.api import chat, problems, runs, service
+from app.api.body import ChatBody
+from app.api.deps import Gateway
+from app.api.guard import Guard, RequestId
+from app.api.page import page_files, page_router
+from app.events.memory import MemoryEventLog
+from app.llm.model import ChatModel
+from app.llm.turn import UpstreamReader
+from app.runs.supervisor import Limits, Supervisor
+from app.settings import Settings, SettingsError, from_environment
+
+# LangChain's import holds the interpreter for a second; the port opens first. Seconds.
+LOAD_AFTER_S = 0.02
+
+
+class LifespanState(TypedDict):
+    gateway: Gateway
+
+
+def create_app(settings: Settings) -> FastAPI:
+    files = page_files()
+    app = FastAPI(
+        title="SSE gateway for LLM chat",
+        version=__version__,
+        lifespan=_lifespan(settings),
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    for router in (chat.router, runs.router, service.router, page_router(files)):
+        app.include_router(router)
+    # The last one added is the outermost.
+    app.add_middleware(problems.CatchBugs)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=settings.cors_origins != ("*",),
+            allow_methods=["GET", "POST", "DELETE", "PATCH"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Content-Location", "X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(Guard, settings=settings, is_public=files.__contains__)
+    app.add_middleware(RequestId)
+    _document_body(app)
+    return app
+
+
+def _lifespan(settings: Settings) -> Any:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[LifespanState]:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            base_url = None
+            if settings.uses_simulator:
+                simulator = import_module("app.simulator").Simulator()
+                await simulator.start()
+                stack.push_async_callback(simulator.stop)
+                base_url = simulator.url
+            gateway = _gateway(settings, tasks, base_url)
+            stack.push_async_callback(gateway.model.aclose)
+            background = [
+                tasks.create_task(_load(gateway.model), name="load the model library"),
+                tasks.create_task(_drain_at_shutdown(gateway), name="drain at shutdown"),
+            ]
+            yield {"gateway": gateway}
+            await gateway.supervisor.drain(0)
+            for task in background:
+                task.cancel()
+
+    return lifespan
+
+
+def _gateway(settings: Settings, tasks: asyncio.TaskGroup, base_url: str | None) -> Gateway:
+    def build_reader() -> UpstreamReader:
+        reader: UpstreamReader = import_module("app.llm.langchain").LangChainReader(
+            settings, base_url
+        )
+        return reader
+
+    log = MemoryEventLog(
+        memory_bytes=settings.log_memory_bytes, retention_s=settings.run_retention_seconds
+    )
+    model = ChatModel(
+        build_reader,
+        first_token_s=settings.first_token_timeout_seconds,
+        stall_s=settings.stall_timeout_seconds,
+    )
+    limits = Limits(
+        run_timeout_s=settings.run_timeout_seconds,
+        max_runs=settings.max_runs,
+        max_readers=settings.max_readers,
+        max_answer_bytes=settings.max_answer_bytes,
+        heartbeat_s=settings.heartbeat_seconds,
+    )
+    supervisor = Supervisor(log, model, tasks, limits)
+    return Gateway(settings, log, model, supervisor, AnyioEvent())
+
+
+async def _load(model: ChatModel) -> None:
+    await asyncio.sleep(LOAD_AFTER_S)
+    await model.load()
+
+
+async def _drain_at_shutdown(gateway: Gateway) -> None:
+    """A bare uvicorn goes down: end the streams cleanly. ``app.server`` drains by itself."""
+    await gateway.shutdown.wait()
+    await gateway.supervisor.drain(0)
+
+
+def _document_body(app: FastAPI) -> None:
+    """The endpoints read their body themselves, so its schema is added by hand."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("ChatBody", ChatBody.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def __getattr__(name: str) -> FastAPI:
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        return create_app(from_environment())
+    except SettingsError as error:
+        raise SystemExit(f"gateway: {error}") from None

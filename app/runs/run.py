@@ -1,0 +1,76 @@
+"""One living run: who reads it, who wants it to stop, and when its upstream call has ended."""
+
+import asyncio
+from enum import Enum
+
+from app.errors import GatewayError
+from app.events.model import RunRecord
+
+# A cancel that a library swallows (performance.md knows one that does) is sent again. Seconds.
+CANCEL_AGAIN_S = 1.0
+
+
+class Cancelled(Enum):
+    """Why a run ends ``cancelled``."""
+
+    BY_REQUEST = "by request"
+    READERS_LEFT = "readers left"
+
+
+StopReason = Cancelled | GatewayError
+# The finish reason of an answer that is whole, or why it is not.
+Outcome = str | StopReason
+
+
+class Run:
+    """Lives from acceptance until its ending is in the log."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.stop_reason: StopReason | None = None
+        self.ended = asyncio.Event()
+        self._readers = 0
+        self._grace: asyncio.TimerHandle | None = None
+        self._call: asyncio.Task[Outcome] | None = None
+
+    def calls(self, task: asyncio.Task[Outcome]) -> None:
+        """``task`` makes the upstream call: ``stop`` cancels it."""
+        self._call = task
+        if self.stop_reason is not None:
+            self._cancel_call()
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run. The first reason stands."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self._cancel_call()
+
+    def joined(self) -> None:
+        """A reader came; one that comes back in time stops the grace clock."""
+        self._readers += 1
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def left(self) -> None:
+        """A reader left; the last one starts the grace clock."""
+        self._readers -= 1
+        grace_s = self.record.grace_s
+        if self._readers or grace_s is None or self.ended.is_set():
+            return
+        if grace_s == 0:
+            self.stop(Cancelled.READERS_LEFT)
+        else:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(grace_s, self.stop, Cancelled.READERS_LEFT)
+
+    def end(self) -> None:
+        """The ending is in the log; nothing of the run is left to stop."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self.ended.set()
+
+    def _cancel_call(self) -> None:
+        if self._call is not None and not self._call.done():
+            self._call.cancel()
+            asyncio.get_running_loop().call_later(CANCEL_AGAIN_S, self._cancel_call)

@@ -1,0 +1,87 @@
+"""Writes one run's events to the log, in an order that the state table allows."""
+
+import time
+from collections.abc import Sequence
+
+from app.errors import AnswerTooLarge, GatewayError
+from app.events.log import EventLog
+from app.events.model import (
+    Done,
+    Ending,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    RunRecord,
+    Start,
+    Token,
+    Usage,
+)
+from app.runs.run import Cancelled, Outcome
+from app.runs.state import State, advance
+
+
+class Transcript:
+    """``max_bytes``: UTF-8 bytes of all texts together."""
+
+    def __init__(self, log: EventLog, record: RunRecord, max_bytes: int) -> None:
+        self._log = log
+        self._record = record
+        self._state = State.NEW
+        self._room = max_bytes
+        self._tokens: list[str] = []
+
+    async def begin(self, *, heartbeat_ms: int, retry_ms: int) -> None:
+        record = self._record
+        await self._write(
+            [
+                Start(
+                    record.run_id,
+                    record.conversation_id,
+                    record.model,
+                    heartbeat_ms,
+                    record.request_id,
+                    retry_ms,
+                )
+            ]
+        )
+
+    async def extend(self, events: Sequence[Event]) -> None:
+        """Raises ``AnswerTooLarge``; what fitted is written, and nothing fits from then on."""
+        fitting = []
+        for event in events:
+            if isinstance(event, Token | Reasoning):
+                self._room -= len(event.text.encode())
+                if self._room < 0:
+                    break
+                if isinstance(event, Token):
+                    self._tokens.append(event.text)
+            fitting.append(event)
+        await self._write(fitting)
+        if self._room < 0:
+            raise AnswerTooLarge
+
+    async def end(self, outcome: Outcome, usage: Usage) -> None:
+        """Write the one ending."""
+        if isinstance(outcome, str):
+            text = "".join(self._tokens)
+            final = Final(text, outcome, usage, self._record.model)
+            await self._write([final, self._done("completed", usage, frees_key=False)])
+        elif isinstance(outcome, GatewayError):
+            error = Error.because(outcome, self._record.request_id)
+            done = self._done("failed", usage, frees_key=outcome.retryable)
+            await self._write([error, done])
+        else:
+            frees = outcome is Cancelled.READERS_LEFT
+            await self._write([self._done("cancelled", usage, frees_key=frees)])
+
+    @staticmethod
+    def _done(status: Ending, usage: Usage, *, frees_key: bool) -> Done:
+        return Done(status, usage, time.time(), frees_key)
+
+    async def _write(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        for event in events:
+            self._state = advance(self._state, event)
+        await self._log.append(self._record.run_id, events)

@@ -1,0 +1,208 @@
+"""uvicorn as the gateway runs it: its socket, its connections, its way down.
+
+What a bare ``uvicorn app.main:app`` does not do: cut a reader that takes nothing, answer 414, keep
+listening while it drains, exit with 0.
+"""
+
+import asyncio
+import json
+import logging
+import resource
+import secrets
+import socket
+from http import HTTPStatus
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from sse_starlette.sse import AppStatus
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.api.deps import Gateway
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048  # connections that the kernel accepts for us while we are busy
+# Kernel memory for each connection; Linux doubles it. Above it we learn that a reader is slow.
+SEND_BUFFER_BYTES = 64 * 1024
+# A reader that takes no bytes for this long is cut: contract section 5.
+FROZEN_S = 30.0
+LOOK_S = 2.5
+KEEP_ALIVE_S = 75  # as nginx: longer than a person's pause between two questions
+CLOSE_S = 3  # after the drain: how long connections may take to flush their last bytes
+MAX_URL_BYTES = 65_535  # httptools can parse no longer one
+MAX_HEADER_BYTES = 64 * 1024  # h11's precedent, which uvicorn's other parser keeps
+_CODES = {414: "uri_too_long", 431: "headers_too_large"}
+_REFUSALS = {
+    414: "The address is too long: ask with POST.",
+    431: "The header fields are too large.",
+}
+
+
+class Connection(HttpToolsProtocol):
+    """Cuts a reader that takes nothing for ``FROZEN_S``; refuses what is too long to be a request.
+
+    The watch begins when the write buffer is over its mark and costs nothing before. Not
+    ``TCP_USER_TIMEOUT`` alone, which not every kernel and proxy honours, and not
+    ``transport.close()``, which waits for the very bytes that nobody takes.
+    """
+
+    _watch: asyncio.TimerHandle | None = None
+    _waiting = 0  # bytes in the write buffer at the last look
+    _stuck_s = 0.0
+    _header_bytes = 0
+    _refusal = HTTPStatus.BAD_REQUEST
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._waiting, self._stuck_s = -1, 0.0
+        self._look()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watch()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._bound(len(self.url), MAX_URL_BYTES, HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        self._bound(
+            self._header_bytes, MAX_HEADER_BYTES, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        )
+        super().on_header(name, value)
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls this for every request that the parser refuses."""
+        status = self._refusal
+        request_id = secrets.token_urlsafe(16)
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": status.phrase,
+                "status": status,
+                "detail": _REFUSALS.get(status, msg),
+                "code": _CODES.get(status, "invalid_request"),
+                "request_id": request_id,
+            }
+        ).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _bound(self, size: int, limit: int, status: HTTPStatus) -> None:
+        if size > limit:
+            self._refusal = status
+            raise ValueError(status.phrase)  # the parser turns it into its own error
+
+    def _look(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._stuck_s = self._stuck_s + LOOK_S if waiting == self._waiting else 0.0
+        self._waiting = waiting
+        if self._stuck_s >= FROZEN_S:
+            logger.info("cut a reader that took nothing for %g s", FROZEN_S)
+            self.transport.abort()
+        else:
+            self._watch = self.loop.call_later(LOOK_S, self._look)
+
+    def _stop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+
+class Server(uvicorn.Server):
+    """SIGTERM or SIGINT: refuse new runs, serve the rest, then go, with exit code 0. A second one
+    ends at once."""
+
+    def __init__(self, config: uvicorn.Config, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain_s = drain_s
+        self._drained: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
+        """Not uvicorn's, which notes the signal and raises it again at the end."""
+        if self._loop is not None and self._drained is None:
+            self._loop.call_soon_threadsafe(self._begin_drain)
+        else:
+            self.should_exit = self.force_exit = True
+
+    def _begin_drain(self) -> None:
+        if self._drained is None:
+            self._drained = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        if self.started:
+            logger.info("draining for up to %g s; a second signal ends at once", self._drain_s)
+            gateway: Gateway = self.lifespan.state["gateway"]
+            await gateway.supervisor.drain(self._drain_s)
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose options every connection inherits. Raises ``OSError``."""
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, proto)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(FROZEN_S * 1000))
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def raise_file_limit() -> None:
+    """Each reader and each upstream call is a file; many systems begin with a soft limit of 1024
+    and let a process raise its own (setrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
+    """Returns when the server has ended."""
+    raise_file_limit()
+    # Ours is the drain; the library's cuts bodies.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
+    options: dict[str, Any] = {"proxy_headers": False}
+    if settings.trusted_proxies:
+        options = {"proxy_headers": True, "forwarded_allow_ips": list(settings.trusted_proxies)}
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it would write questions, which GET carries in its query
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=CLOSE_S,
+        **options,
+    )
+    Server(config, settings.drain_seconds).run(sockets=[listener])

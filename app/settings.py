@@ -1,0 +1,233 @@
+"""Every setting, with unit, default and reason. Environment first, then a ``.env`` file.
+
+An unknown ``GATEWAY_*`` name, an impossible value and a known variable whose capability is not
+built yet stop the start with one line (``SettingsError``). An empty value counts as unset, because
+that is what ``${VAR:-}`` of a compose file gives.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+SIMULATOR = "simulator"
+_PREFIX = "GATEWAY_"
+# What a cluster injects for a service named "gateway" (Kubernetes, Docker links).
+_INJECTED = re.compile(r"GATEWAY_(SERVICE_|PORT_).*")
+_OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+NOT_BUILT = frozenset(
+    {
+        "GATEWAY_MODELS_FILE",
+        "GATEWAY_REDIS_URL",
+        "GATEWAY_DATABASE_URL",
+        "GATEWAY_DATA_DIR",
+        "GATEWAY_API_KEYS_FILE",
+        "GATEWAY_JWKS_URL",
+        "GATEWAY_JWT_PUBLIC_KEY_FILE",
+        "GATEWAY_JWT_ISSUER",
+        "GATEWAY_JWT_AUDIENCE",
+        "GATEWAY_SESSION_SECRET_FILE",
+        "GATEWAY_TOOLS",
+        "GATEWAY_MCP_FILE",
+        "GATEWAY_TRACE_CONTENT",
+        "GATEWAY_MAX_ITERATIONS",
+        "GATEWAY_RATE_LIMIT",
+        "GATEWAY_MAX_RUNS_PER_CALLER",
+        "GATEWAY_TOKENS_PER_DAY",
+        "GATEWAY_MAX_DIALECT_BODY_BYTES",
+        "GATEWAY_HISTORY_MESSAGES",
+    }
+)
+
+
+class SettingsError(Exception):
+    """The gateway cannot start like this; the text is one line for the person who starts it."""
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+def is_loopback(host: str) -> bool:
+    """True for ``localhost`` and for addresses of 127.0.0.0/8 and ::1 (RFC 1122, RFC 4291)."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Settings(BaseModel):
+    """``description`` says what a variable takes; the README's table is tested against it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    openai_api_key: str | None = Field(None, repr=False, description="key of the model's server")
+    openai_base_url: str | None = Field(
+        None, description="an http(s) address of an OpenAI-compatible server"
+    )
+    model: str = Field(
+        "gpt-4o-mini", min_length=1, max_length=256, description="the name of a model"
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
+    port: int = Field(
+        8000, ge=0, le=65_535, description="a TCP port from 0 (any free one) to 65535"
+    )
+    workers: int = Field(1, ge=1, le=1, description="1 (more need Redis, which is not built yet)")
+    allow_anonymous: bool = Field(
+        False, description="true or false: an open gateway on another address than loopback"
+    )
+    allowed_hosts: Names = Field(
+        (), description="Host names, comma separated; default: loopback names on loopback, else any"
+    )
+    trusted_proxies: Names = Field(
+        (), description="addresses or networks whose X-Forwarded-* count, comma separated"
+    )
+    cors_origins: Names = Field((), description="exact origins, comma separated, or * alone")
+    upstream_reader: str = Field(
+        "langchain", pattern="^langchain$", description="langchain (lean is not built yet)"
+    )
+
+    # Silence after which a comment line is sent. Below the 60 s of nginx, ALB and Heroku's 55 s.
+    heartbeat_seconds: Seconds = Field(10, description="seconds above 0")
+    # How long a run lives on after its last reader left: one reconnect of EventSource.
+    reconnect_grace_seconds: float = Field(
+        5, ge=0, le=600, allow_inf_nan=False, description="seconds from 0 to 600"
+    )
+    connect_timeout_seconds: Seconds = Field(10, description="seconds above 0")
+    # Long, because reasoning models think before they speak.
+    first_token_timeout_seconds: Seconds = Field(120, description="seconds above 0")
+    stall_timeout_seconds: Seconds = Field(60, description="seconds above 0")
+    run_timeout_seconds: Seconds = Field(900, description="seconds above 0")
+
+    max_runs: int = Field(5_000, ge=1, description="a whole number of runs from 1")
+    max_readers: int = Field(20_000, ge=1, description="a whole number of readers from 1")
+    max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
+        ByteSize(4 * 1024**2), description="bytes from 1024, such as 4MiB"
+    )
+    # Below the 10 MiB that AG-UI's client takes in one frame: final repeats the whole text.
+    max_answer_bytes: Annotated[ByteSize, Field(ge=1)] = Field(
+        ByteSize(8 * 1024**2), description="bytes from 1, such as 8MiB"
+    )
+    log_memory_bytes: Annotated[ByteSize, Field(ge=64 * 1024)] = Field(
+        ByteSize(512 * 1024**2), description="bytes from 65536, such as 512MiB"
+    )
+    run_retention_seconds: Seconds = Field(900, description="seconds above 0")
+    # Below the 30 s after which Kubernetes and the 40 s after which our compose file kill.
+    drain_seconds: float = Field(
+        20, ge=0, le=3600, allow_inf_nan=False, description="seconds from 0 to 3600"
+    )
+
+    @property
+    def uses_simulator(self) -> bool:
+        """Nobody said which model to ask, so the built-in simulator answers."""
+        return self.openai_api_key is None and self.openai_base_url is None
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _http_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("not an http(s) address")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            exact = parts.scheme and parts.netloc and origin == f"{parts.scheme}://{parts.netloc}"
+            if not (exact or value == ("*",)):
+                raise ValueError("not an exact origin")
+        return tuple(origin.lower() for origin in value)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _without_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub(r":\d+$", "", host.lower()) for host in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy, strict=False)
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_model(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not any(values.get(name.lower()) for name in _OPENAI):
+            return {"model": SIMULATOR, **values}
+        return values
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read settings out of ``environ``. Raises ``SettingsError`` with one line."""
+    values: dict[str, str] = {}
+    for name, value in environ.items():
+        if not value.strip() or _injected(name, value):
+            continue
+        if name in NOT_BUILT:
+            raise SettingsError(
+                f"{name} is set, but what it switches on is not built yet: unset it"
+            )
+        if name.startswith(_PREFIX):
+            field = name.removeprefix(_PREFIX).lower()
+            if field not in Settings.model_fields or variable(field) != name:
+                raise SettingsError(
+                    f"{name} is not a setting of this gateway: see the README's table"
+                )
+            values[field] = value.strip()
+        elif name in _OPENAI:
+            values[name.lower()] = value.strip()
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise SettingsError(
+            f"{variable(field)} is not possible as it is: "
+            f"it takes {Settings.model_fields[field].description}"
+        ) from None
+    if not is_loopback(settings.host) and not settings.allow_anonymous:
+        raise SettingsError(
+            f"GATEWAY_HOST={settings.host} would let strangers in, because no keys guard this "
+            "gateway: it takes a loopback address, or set GATEWAY_ALLOW_ANONYMOUS=true"
+        )
+    return settings
+
+
+def from_environment() -> Settings:
+    """``load`` over the process's environment and the ``.env`` file of the working directory."""
+    from dotenv import dotenv_values  # here, because only a start needs it
+
+    file = {name: value or "" for name, value in dotenv_values(".env").items()}
+    return load({**file, **os.environ})
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of ``Settings``."""
+    return field.upper() if field.upper() in _OPENAI else _PREFIX + field.upper()
+
+
+def _injected(name: str, value: str) -> bool:
+    is_address = name == "GATEWAY_PORT" and value.startswith("tcp://")
+    return is_address or bool(_INJECTED.fullmatch(name))

@@ -1,0 +1,20 @@
+"""The first minute of a new user."""
+
+from collections.abc import Callable
+
+import httpx
+
+from tests.live.servers import Gateway
+
+
+def test_the_first_words_name_the_page_a_curl_line_the_model_and_the_data(
+    start_gateway: Callable[..., Gateway],
+) -> None:
+    gateway = start_gateway(upstream=None)
+
+    assert f"{gateway.url}/" in gateway.output
+    assert f"curl -N '{gateway.url}/chat?text=" in gateway.output
+    assert "simulator" in gateway.find(r"^model\s+(.*)")
+    assert gateway.find(r"^data\s+(.*)")
+    answer = httpx.get(f"{gateway.url}/chat", params={"text": "Hello"}, timeout=20)
+    assert answer.text.count("event: done") == 1
