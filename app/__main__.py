@@ -72,4 +72,7 @@ def _first_words(settings: Settings, port: int) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # while modules were being imported
+        raise SystemExit(130) from None

@@ -1,0 +1,130 @@
+"""``python -m app chat``: the answer on the terminal, Ctrl-C, and exit codes.
+
+=====  ============================================================
+0      the answer is complete
+1      the run failed
+2      wrong usage, unreachable, an HTTP problem, or the run is lost
+130    stopped: by Ctrl-C (143: by SIGTERM), or by somebody else
+141    the reader of our output had enough, as in ``| head -1``
+=====  ============================================================
+"""
+
+import asyncio
+import os
+import signal
+from contextlib import aclosing, suppress
+from types import FrameType
+
+from app.client.events import Done, Error, Final, Retract, Token, Waiting
+from app.client.link import ClientError
+from app.client.stream import GRACE_S, Run
+from app.client.terminal import Interrupted, OutputLost, Terminal
+
+EXITS = {"completed": 0, "failed": 1, "cancelled": 130}
+USAGE = 2
+_NOTES = {
+    "length": "note: the answer was cut at its length limit",
+    "content_filter": "note: the model's filter cut the answer",
+}
+
+
+def run(text: str, url: str, model: str | None = None) -> int:
+    """Ask, show the answer, and return the exit code."""
+    terminal = Terminal()
+    try:
+        return asyncio.run(_Command(Run(text, url, model=model), terminal).run())
+    except ClientError as error:
+        terminal.say(f"error: {error}")
+        return USAGE
+    except KeyboardInterrupt:  # before our own handler was there
+        return 128 + signal.SIGINT
+
+
+class _Command:
+    def __init__(self, asked: Run, terminal: Terminal) -> None:
+        self._asked = asked
+        self._terminal = terminal
+        self._signal: int | None = None
+
+    async def run(self) -> int:
+        """Raises ``ClientError``."""
+        self._loop = asyncio.get_running_loop()
+        self._showing = asyncio.create_task(self._show(), name="show the answer")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Not `loop.add_signal_handler`, which is never heard while a write blocks the loop.
+            signal.signal(number, self._on_signal)
+        try:
+            return await self._showing
+        except (asyncio.CancelledError, Interrupted):
+            return await self._stop()
+        except OutputLost as error:
+            await self._asked.stop()
+            if not error.quiet:
+                self._terminal.say(f"error: {error}")
+            return 128 + signal.SIGPIPE if error.quiet else EXITS["failed"]
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._signal is not None or self._showing.done():
+            os._exit(128 + number)  # the second one leaves at once, whatever is still under way
+        self._signal = number
+        if self._terminal.interruptible:
+            raise Interrupted
+        self._loop.call_soon_threadsafe(self._showing.cancel)
+
+    async def _stop(self) -> int:
+        confirmed = await self._asked.stop()
+        with suppress(OutputLost, Interrupted):
+            self._terminal.end_line()
+        if confirmed:
+            self._terminal.say("stopped")
+        else:
+            self._terminal.say(
+                "the gateway did not confirm the stop; "
+                f"without a reader it ends the run within {GRACE_S} s"
+            )
+        return 128 + (self._signal or signal.SIGINT)
+
+    async def _show(self) -> int:
+        """Raises ``ClientError``, ``OutputLost``, ``Interrupted``."""
+        terminal, shown, code = self._terminal, "", USAGE
+        try:
+            async with aclosing(self._asked.follow()) as events:
+                async for event in events:
+                    if isinstance(event, Token):
+                        terminal.show(event.text)
+                        shown += event.text
+                    elif isinstance(event, Retract):
+                        shown = shown.removesuffix(event.text)
+                        terminal.say("note: what came last is not part of the answer")
+                    elif isinstance(event, Final):
+                        self._finish(event, shown)
+                    elif isinstance(event, Error):
+                        terminal.end_line()
+                        terminal.say(f"error: {event.message} ({event.code})")
+                    elif isinstance(event, Waiting):
+                        terminal.say(_waiting(event))
+                    elif isinstance(event, Done):
+                        code = EXITS[event.status]
+        except ClientError:
+            terminal.end_line()
+            raise
+        terminal.end_line()
+        if code == EXITS["cancelled"]:
+            terminal.say("stopped by the gateway")
+        return code
+
+    def _finish(self, final: Final, shown: str) -> None:
+        """``final`` is the truth: show what of it was not shown."""
+        if not final.text.startswith(shown):
+            self._terminal.end_line()
+            self._terminal.say("note: the answer is not what came so far, but this")
+            shown = ""
+        self._terminal.show(final.text[len(shown) :])
+        if note := _NOTES.get(final.finish_reason):
+            self._terminal.end_line()
+            self._terminal.say(note)
+
+
+def _waiting(event: Waiting) -> str:
+    doing = "resuming" if event.resuming else "trying again"
+    return f"{event.reason.rstrip('.')}, {doing} in {max(1, round(event.seconds))} s …"

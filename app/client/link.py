@@ -1,0 +1,164 @@
+"""One request to the gateway: where to, with which clocks, and what can go wrong, in words."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import httpx2
+import msgspec
+
+from app.settings import is_loopback
+
+CONNECT_S = 10.0
+WRITE_S = 30.0  # for the request; a question is small
+_REFUSED = (409, 429, 503)  # busy, too many, overloaded or draining: nothing was started
+_PROXY_FAILED = (502, 504)  # from something in between: a run may be alive behind it
+
+
+class ClientError(Exception):
+    """No more of the run can be had; the text is a sentence for the person who asked.
+
+    ``again``: the same request can help later, not before ``wait_s`` where the server said so.
+    ``refused``: the server did not take the question. ``unreachable``: nothing was even sent.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        again: bool = False,
+        wait_s: float | None = None,
+        refused: bool = False,
+        unreachable: bool = False,
+    ) -> None:
+        super().__init__(sentence)
+        self.again = again
+        self.wait_s = wait_s
+        self.refused = refused
+        self.unreachable = unreachable
+
+
+class Link:
+    """Requests to the gateway at ``url``, which may hold a path. Raises ``ClientError``."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = httpx2.URL(url if "://" in url else f"http://{url}")
+        except httpx2.InvalidURL:
+            parsed = httpx2.URL()
+        known = parsed.scheme in ("http", "https") and parsed.host
+        if not known or not 0 < (parsed.port or 1) < 65_536:
+            raise ClientError(f"{url!r} is no address of a gateway, such as http://127.0.0.1:8000")
+        self._base = str(parsed.copy_with(query=None, fragment=None)).rstrip("/")
+        path = parsed.path.rstrip("/")
+        self._place = f"{parsed.scheme}://{parsed.netloc.decode()}{path}"  # without a password
+        self._trust_env = not is_loopback(parsed.host)  # a proxy has no way to our own loopback
+        self.silence_s = 30.0  # three default heartbeats, until `start` tells the real ones
+
+    def ask(self, body: bytes, key: str) -> AsyncGenerator[bytes, None]:
+        """``POST /chat``: the stream's bytes, to be closed by who iterates."""
+        headers = {"content-type": "application/json", "idempotency-key": key}
+        return self._stream("POST", "chat", headers, body)
+
+    def resume(self, run_id: str, last_event_id: str) -> AsyncGenerator[bytes, None]:
+        """``GET /runs/{id}/events``: the bytes behind the last event."""
+        return self._stream("GET", f"runs/{run_id}/events", {"last-event-id": last_event_id})
+
+    async def delete(self, run_id: str) -> bool:
+        """Stop a run; True once it has ended. The server answers within 10 s (section 6)."""
+        try:
+            async with self._client() as client:
+                response = await client.delete(f"{self._base}/runs/{run_id}")
+        except httpx2.RequestError as error:
+            raise self._failed(error) from error
+        if response.status_code in (200, 202, 404):
+            return response.status_code != 202
+        raise self._problem(response)
+
+    async def _stream(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        headers |= {"accept": "text/event-stream", "accept-encoding": "identity"}
+        try:
+            async with self._client() as client:
+                request = client.build_request(
+                    method, f"{self._base}/{path}", headers=headers, content=body
+                )
+                async with asyncio.timeout(self.silence_s):
+                    response = await client.send(request, stream=True)
+                async with aclosing(response):
+                    await self._check(response)
+                    chunks = response.aiter_bytes()
+                    while chunk := await self._next(chunks):
+                        yield chunk
+        except TimeoutError as error:
+            raise ClientError("the connection went silent", again=True) from error
+        except httpx2.RequestError as error:
+            raise self._failed(error) from error
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """Not httpx's read timeout, which cannot follow ``start.heartbeat_ms``."""
+        async with asyncio.timeout(self.silence_s):
+            return await anext(chunks, b"")
+
+    def _client(self) -> httpx2.AsyncClient:
+        """One for each request: after a drop nothing of the old connection is worth keeping."""
+        timeout = httpx2.Timeout(connect=CONNECT_S, read=None, write=WRITE_S, pool=None)
+        return httpx2.AsyncClient(timeout=timeout, trust_env=self._trust_env)
+
+    def _failed(self, error: httpx2.RequestError) -> ClientError:
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            sentence = f"no gateway can be reached at {self._place}"
+            return ClientError(sentence, again=True, unreachable=True)
+        return ClientError("connection lost", again=True)
+
+    async def _check(self, response: httpx2.Response) -> None:
+        """Raises ``ClientError`` unless it is a stream."""
+        status = response.status_code
+        resuming = response.request.method == "GET"
+        if resuming and status == 404:
+            raise ClientError("the gateway no longer has this answer: the rest of it is lost")
+        if resuming and status == 204:
+            raise ClientError("the gateway has nothing more of this answer, yet it has no end")
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if status == 200 and kind == "text/event-stream":
+            return
+        if status == 200 or (status == 404 and kind != "application/problem+json"):
+            raise ClientError(f"what answers at {self._place} is not a gateway")
+        async with asyncio.timeout(self.silence_s):
+            await response.aread()
+        raise self._problem(response)
+
+    def _problem(self, response: httpx2.Response) -> ClientError:
+        """Reads RFC 9457, or makes do with the status: something in between sends a page."""
+        status = response.status_code
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+        sentence = f"the gateway answers with HTTP {status} {phrase}".rstrip()
+        with suppress(ValueError):
+            sentence = msgspec.json.decode(response.content, type=_Problem).detail or sentence
+        return ClientError(
+            sentence,
+            again=status in (*_REFUSED, *_PROXY_FAILED),
+            wait_s=retry_after(response.headers.get("retry-after")),
+            refused=status in _REFUSED,
+        )
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds: a number of them, or the time until a date (RFC 9110 section 10.2.3)."""
+    if value is None:
+        return None
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else None

@@ -1,0 +1,207 @@
+"""One run, followed to its end through lost connections.
+
+What keeps an answer whole: every event has an id, a body that ends without ``done`` was cut, and
+who asks again with the last id gets exactly the rest. Before the first id the ``Idempotency-Key``
+does the same for the POST: repeating it joins the run that it started.
+"""
+
+import asyncio
+import json
+import random
+import re
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from app.client.events import Done, Error, Event, Final, RunEvent, Start, Token, Waiting, decode
+from app.client.link import ClientError, Link
+from app.wire.parse import Event as Frame
+from app.wire.parse import EventParser, EventTooLargeError
+
+GRACE_S = 60  # how long a run waits for us: a tunnel, a change of network
+HEARTBEATS_MISSED = 3  # silence that means a dead connection
+MAX_REPEATS = 2  # of a run that failed before its first token
+MAX_ATTEMPTS = 8  # without news; with our delays they last about as long as a run waits for us
+FIRST_DELAY_S = 1.0  # until `retry:` tells another
+LONGEST_DELAY_S = 15.0
+LONGEST_RETRY_AFTER_S = 30.0  # a server that asks for more leaves it to the user
+STOP_ATTEMPTS = 4
+STOP_S = 15.0  # the server answers a stop within 10 s; some more for the network
+_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
+
+
+def stream(
+    text: str, url: str = "http://127.0.0.1:8000", *, model: str | None = None
+) -> AsyncGenerator[Event, None]:
+    """Ask, and yield what the run tells, each event once, up to ``Done``; close it with
+    ``aclosing``. A run that is left early lives on for ``GRACE_S``; ``Run.stop`` ends it.
+
+    Raises ``ClientError`` when no more can be had.
+    """
+    return Run(text, url, model=model).follow()
+
+
+class Run:
+    """``follow`` it, and after leaving that, ``stop`` it. Raises ``ClientError`` for the URL."""
+
+    def __init__(self, text: str, url: str, *, model: str | None = None) -> None:
+        self._link = Link(url)
+        body = {"text": text, "grace_seconds": GRACE_S} | ({"model": model} if model else {})
+        self._body = json.dumps(body).encode()
+        self._key = secrets.token_urlsafe(16)
+        self._cursor = ""  # the last id; it begins with the run's
+        self._seq = 0  # its number
+        self._reached = False  # somebody answered, so a refused connection is a restart
+        self._may_live = False  # a run that we started, or may have
+        self._ended: Done | None = None  # the ending, once it is known, should `done` get lost
+        self._has_text = False
+        self._repeats = 0
+        self._failure: Error | None = None  # not shown, because the question is asked again
+        self._first_delay_s = FIRST_DELAY_S
+
+    async def follow(self) -> AsyncGenerator[Event, None]:
+        """See ``stream``."""
+        attempt = 0
+        while True:
+            trouble = ClientError("connection lost", again=True)  # if the body simply ends
+            try:
+                async with aclosing(self._events()) as events:
+                    async for event in events:
+                        attempt = 0  # news, so all is well
+                        yield event
+                        if isinstance(event, Done):
+                            return
+            except ClientError as error:
+                trouble = error
+            if self._ended is not None:
+                yield self._ended
+                return
+            attempt += 1
+            delay_s = self._delay(trouble, attempt)
+            yield Waiting(str(trouble), delay_s, resuming=self._may_live)
+            await asyncio.sleep(delay_s)
+
+    async def stop(self) -> bool:
+        """End the run on the server; True once nothing of it lives. Never raises.
+
+        Without an id the key tells it, also where the answer to the POST is still under way.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                for attempt in range(1, STOP_ATTEMPTS + 1):
+                    if not self._may_live:
+                        break
+                    try:
+                        return await self._stop_once()
+                    except ClientError as error:
+                        if not error.again:
+                            break
+                    await asyncio.sleep(_backoff(attempt, self._first_delay_s))
+        return not self._may_live
+
+    async def _stop_once(self) -> bool:
+        if not self._cursor:
+            async with aclosing(self._events()) as events:
+                await anext(events, None)
+        if not self._cursor:
+            raise ClientError("connection lost", again=True)
+        return await self._link.delete(self._run_id)
+
+    @property
+    def _run_id(self) -> str:
+        return self._cursor.rpartition(".")[0]
+
+    def _delay(self, trouble: ClientError, attempt: int) -> float:
+        """Seconds until the next attempt. Raises ``trouble`` if waiting does not mend it."""
+        if trouble.wait_s is None:
+            delay_s = _backoff(attempt, self._first_delay_s)
+        else:
+            delay_s = trouble.wait_s * random.uniform(1, 1.25)  # not sooner, not all at once
+        wrong_place = trouble.unreachable and not self._reached
+        if wrong_place or not trouble.again or attempt >= MAX_ATTEMPTS:
+            raise trouble
+        if trouble.wait_s is not None and trouble.wait_s > LONGEST_RETRY_AFTER_S:
+            sentence = str(trouble).rstrip(".")
+            raise ClientError(f"{sentence}; it asks to wait {trouble.wait_s:.0f} s") from trouble
+        return delay_s
+
+    async def _events(self) -> AsyncGenerator[RunEvent, None]:
+        """One connection: what is new on it. Raises ``ClientError``."""
+        parser = EventParser()
+        lived, self._may_live = self._may_live, True  # from here on a cancel may leave a run
+        if self._cursor:
+            chunks = self._link.resume(self._run_id, self._cursor)
+        else:
+            chunks = self._link.ask(self._body, self._key)
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    self._reached = True
+                    for frame in parser.feed(chunk):
+                        event = self._take(frame)
+                        if parser.retry is not None:
+                            self._first_delay_s = parser.retry / 1000
+                        if event is not None:
+                            yield event
+        except EventTooLargeError as error:
+            raise _unreadable() from error
+        except ClientError as error:
+            if error.unreachable:
+                self._may_live = lived
+            else:
+                self._reached = True
+            if error.refused and not self._cursor:
+                self._may_live = False
+            raise
+
+    def _take(self, frame: Frame) -> RunEvent | None:
+        """Keep what the event says about the run; None if it is not for the reader.
+
+        Raises ``ClientError`` when the run failed, nothing is lost, and its key is free again.
+        """
+        try:
+            event = decode(frame.event, frame.data)
+        except ValueError as error:
+            raise _unreadable() from error
+        match = _ID.fullmatch(frame.id)
+        if isinstance(event, Error | Done):
+            pass  # may come without an id (contract section 7), and then shows the last one again
+        elif match is None:
+            raise _unreadable()
+        elif int(match[2]) <= self._seq:
+            return None
+        if match is not None:
+            self._cursor, self._seq = frame.id, int(match[2])
+        if isinstance(event, Start) and event.heartbeat_ms > 0:
+            self._link.silence_s = HEARTBEATS_MISSED * event.heartbeat_ms / 1000
+        elif isinstance(event, Token):
+            self._has_text = True
+        elif isinstance(event, Final):
+            self._ended = Done("completed")
+        elif isinstance(event, Error):
+            if event.retryable and not self._has_text and self._repeats < MAX_REPEATS:
+                self._failure = event
+                return None
+            self._ended = Done("failed")
+        elif isinstance(event, Done):
+            self._may_live = False
+            if self._failure is not None:
+                raise self._repeat(self._failure)
+        return event
+
+    def _repeat(self, failure: Error) -> ClientError:
+        self._repeats += 1
+        self._cursor, self._seq, self._failure = "", 0, None
+        wait_s = _backoff(self._repeats, self._first_delay_s)
+        return ClientError(failure.message, again=True, wait_s=wait_s)
+
+
+def _unreadable() -> ClientError:
+    return ClientError("what came is not readable as an answer of a gateway")
+
+
+def _backoff(attempt: int, first_s: float) -> float:
+    """Exponential, with jitter in the upper half: readers that a restart cut together do not come
+    back together, and the words "in 2 s" stay about true."""
+    longest = min(LONGEST_DELAY_S, first_s * 2.0 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1)
