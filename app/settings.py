@@ -27,6 +27,7 @@ SIMULATOR = "simulator"
 _PREFIX = "GATEWAY_"
 # What a cluster injects for a service named "gateway" (Kubernetes, Docker links).
 _INJECTED = re.compile(r"GATEWAY_(SERVICE_|PORT_).*")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+")  # RFC 6454 section 6.1
 _OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 NOT_BUILT = frozenset(
     {
@@ -89,7 +90,7 @@ class Settings(BaseModel):
     model: str = Field(
         "gpt-4o-mini", min_length=1, max_length=256, description="the name of a model"
     )
-    host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
+    host: str = Field("127.0.0.1", pattern=r"^[\w.:%-]+$", description="an address to listen on")
     port: int = Field(
         8000, ge=0, le=65_535, description="a TCP port from 0 (any free one) to 65535"
     )
@@ -146,18 +147,19 @@ class Settings(BaseModel):
     @field_validator("openai_base_url")
     @classmethod
     def _http_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("not an http(s) address")
+        if value is not None:
+            if not re.fullmatch(r"https?://[^/\s]\S*", value):
+                raise ValueError("not an http(s) address")
+            _ = urlsplit(value).port  # raises ValueError for one that is none
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            parts = urlsplit(origin)
-            exact = parts.scheme and parts.netloc and origin == f"{parts.scheme}://{parts.netloc}"
-            if not (exact or value == ("*",)):
+            if not (_ORIGIN.fullmatch(origin) or value == ("*",)):
                 raise ValueError("not an exact origin")
+            _ = urlsplit(origin).port  # raises ValueError for one that is none
         return tuple(origin.lower() for origin in value)
 
     @field_validator("allowed_hosts")

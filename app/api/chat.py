@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.body import QUERY_FIELDS, ChatBody, chat_body, chat_query, idempotency_key
-from app.api.deps import Caller, Gateway, Parts, follow, last_event_id
+from app.api.deps import Caller, Gateway, Parts, follow, last_event_id, stream
 from app.errors import NotAcceptable
 from app.events.model import RunRecord
 from app.wire.cursor import Cursor
@@ -82,7 +82,7 @@ async def _start_and_stream(
 ) -> Response:
     parts.supervisor.expect_reader()
     record = await _start(request, parts, owner, body, key)
-    return await follow(request, parts, owner, Cursor(record.run_id, 0), record.include)
+    return stream(parts, Cursor(record.run_id, 0), record.include)
 
 
 async def _start(

@@ -82,15 +82,23 @@ async def follow(
     if cursor.seq > snapshot.last_seq and not at_end:
         raise BadCursor
     parts.supervisor.expect_reader()
+    shown = snapshot.record.include if include is None else include
+    return stream(parts, cursor, shown, ended=at_end)
+
+
+def stream(
+    parts: Gateway, cursor: Cursor, include: Collection[Include], *, ended: bool = False
+) -> NativeStream:
+    """The events behind the cursor; ``ended``: there are none. Raises ``NotFound``."""
     try:
-        reader = None if at_end else parts.log.read(cursor.run_id, cursor.seq)
+        reader = None if ended else parts.log.read(cursor.run_id, cursor.seq)
     except LogGone:
         raise NotFound from None
     return NativeStream(
         parts.supervisor,
         reader,
         cursor.run_id,
-        snapshot.record.include if include is None else include,
+        include,
         heartbeat_s=parts.settings.heartbeat_seconds,
         shutdown=parts.shutdown,
     )

@@ -72,7 +72,7 @@ class MemoryReader:
         if size >= BATCH_BYTES:
             await asyncio.sleep(0)  # a long replay lets the others have their turn
         self._after = last
-        if type(entries[last - 1].event) is Done:
+        if last > first and type(entries[last - 1].event) is Done:
             self._disarm()
         return entries[first:last]
 
@@ -141,11 +141,10 @@ class MemoryEventLog:
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
         log = self._logs[run_id]
-        size = 0
-        for event in events:
-            frame = encode(run_id, len(log.entries) + 1, event)
-            log.entries.append(Entry(len(log.entries) + 1, event, frame))
-            size += 2 * len(frame) + ENTRY_BYTES
+        numbered = enumerate(events, len(log.entries) + 1)
+        entries = [Entry(seq, event, encode(run_id, seq, event)) for seq, event in numbered]
+        size = sum(2 * len(entry.frame) + ENTRY_BYTES for entry in entries)
+        log.entries += entries
         log.bytes += size
         self.bytes += size
         self._note_ending(log, events)

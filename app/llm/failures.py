@@ -91,5 +91,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(
             0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
         )
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

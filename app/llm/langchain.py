@@ -26,6 +26,7 @@ from pydantic import SecretStr
 
 from app.events.model import Usage
 from app.llm.failures import failure_of
+from app.llm.text import repaired
 from app.llm.turn import Turn, UpstreamReader
 from app.settings import Settings
 
@@ -122,8 +123,9 @@ class TokenHandler(AsyncCallbackHandler):
         self._turn.chunk(text, reasoning, tool_call=bool(message.tool_call_chunks))
         if message.usage_metadata:
             self._turn.used(_usage(message.usage_metadata))
-        if chunk.generation_info and (reason := chunk.generation_info.get("finish_reason")):
-            self._turn.finish_reason = reason
+        reason = (chunk.generation_info or {}).get("finish_reason")
+        if isinstance(reason, str):
+            self._turn.finish_reason = repaired(reason)
 
 
 class _ChatOpenAI(ChatOpenAI):
@@ -149,7 +151,9 @@ class _ChatOpenAI(ChatOpenAI):
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """``max_tokens`` under its old name, which alone all compatible servers know."""
         payload = super()._get_request_payload(*args, **kwargs)
-        if self.openai_api_base != OPENAI_URL and "max_completion_tokens" in payload:
+        if (self.openai_api_base or "").rstrip(
+            "/"
+        ) != OPENAI_URL and "max_completion_tokens" in payload:
             payload["max_tokens"] = payload.pop("max_completion_tokens")
         return payload
 

@@ -22,15 +22,16 @@ class SurrogateJoiner:
         self._high = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._high = text[:-1], text[-1]
-        return _joined(text)
+        return repaired(text)
 
     def flush(self) -> str:
         """What is still held back when the answer ends."""
         rest, self._high = self._high, ""
-        return _joined(rest)
+        return repaired(rest)
 
 
-def _joined(text: str) -> str:
+def repaired(text: str) -> str:
+    """``text`` with its pairs joined and lone surrogates replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,10 +9,10 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.errors import (
     Draining,
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = (1000, 3000)  # EventSource's pause before it comes back: contract section 4
 CANCEL_WAIT_S = 10.0  # how long a cancel waits for the end of the upstream call: section 6
-ENDINGS_WAIT_S = 5.0  # how long a drain that ran out waits for the endings that it asked for
+ENDINGS_WAIT_S = 5.0  # how long endings that were asked for may take to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,10 @@ class Supervisor:
         if holder is not record:
             self._forget(run)
             return _same(holder, request)
-        self._tasks.create_task(self._drive(run, request.prompt), name=f"run {record.run_id}")
+        task = self._tasks.create_task(
+            self._drive(run, request.prompt), name=f"run {record.run_id}"
+        )
+        task.add_done_callback(lambda _: self._forget(run))  # also if it never began
         return record
 
     async def find(self, run_id: str, owner: str) -> Snapshot:
@@ -207,15 +210,24 @@ class Supervisor:
             logger.exception("run %s met a bug", run.record.run_id)
             outcome = Internal()
         deadline.cancel()
+        await _undisturbed(self._finish(run, call, transcript, turn, outcome))
+
+    async def _finish(
+        self,
+        run: Run,
+        call: asyncio.Task[Outcome],
+        transcript: Transcript,
+        turn: Turn,
+        outcome: Outcome | None,
+    ) -> None:
         try:
             if not call.done():
                 run.stop(Internal())
-                await asyncio.wait({call})
-            await transcript.end(outcome or _outcome(run, call), turn.usage())
+                await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
+            async with asyncio.timeout(ENDINGS_WAIT_S):
+                await transcript.end(outcome or _outcome(run, call), turn.usage())
         except Exception:
             logger.exception("run %s has no ending", run.record.run_id)
-        finally:
-            self._forget(run)
 
     async def _follow(self, transcript: Transcript, queue: EventQueue) -> None:
         """Move events from the queue to the log until the upstream call has ended."""
@@ -244,7 +256,17 @@ class Supervisor:
 
 
 def _outcome(run: Run, call: asyncio.Task[Outcome]) -> Outcome:
-    return run.stop_reason or Draining() if call.cancelled() else call.result()
+    """An answer that is whole stays so; else why we stopped goes before what broke by it."""
+    told = Draining() if call.cancelled() else call.result()
+    return told if isinstance(told, str) else run.stop_reason or told
+
+
+async def _undisturbed(last_words: Coroutine[Any, Any, None]) -> None:
+    """Await to the end, however often the task is cancelled meanwhile."""
+    task = asyncio.ensure_future(last_words)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
 
 
 def _same(holder: RunRecord, request: Request) -> RunRecord:
