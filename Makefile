@@ -6,7 +6,7 @@
 # More arguments for pytest (`make test ARGS="-k resume -x"`) or uv (`make lock ARGS=--upgrade`).
 ARGS ?=
 # Programs that tests drive and PyPI does not have, each with its Debian package.
-TEST_TOOLS := chromium=chromium
+TEST_TOOLS := chromium=chromium curl=curl
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile

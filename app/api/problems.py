@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BusyError, GatewayError, Internal, InvalidRequest
@@ -75,6 +76,8 @@ class CatchBugs:
 
         try:
             await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            return  # while its body was read: nothing has begun, and nobody waits for an answer
         except Exception:
             if started or scope["type"] != "http":
                 raise

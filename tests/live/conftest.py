@@ -5,12 +5,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.browser import browser, chat, cut_chat, patient, proxy, visitor
+from tests.live.browser import browser, chat, cut_chat, page_gateway, proxy, visitor
 from tests.live.leaving import GRACE_S, open_files
 from tests.live.reading import stats, until
-from tests.live.servers import Gateway, SimulatorProcess, running_gateway
+from tests.live.servers import PLAIN, Gateway, SimulatorProcess, running_gateway
 
-__all__ = ["browser", "chat", "cut_chat", "patient", "proxy", "visitor"]  # fixtures
+__all__ = ["browser", "chat", "cut_chat", "page_gateway", "proxy", "visitor"]  # fixtures
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,17 @@ async def nothing_is_left(patient: Gateway, upstream: SimulatorProcess) -> Async
             seen[how] - before[how] for how in ("finished", "failed")
         )
         too_many = max(calls_now + 1, seen["connections"]) > kept  # one is the asker's
-        return files_now - files, seen["open"], too_many
+        return max(0, files_now - files), seen["open"], too_many
 
     await until(left, lambda seen: seen == (0, 0, False), "files, open calls, too many connections")
     assert "Traceback" not in "".join(patient.lines[lines:])
+
+
+@pytest.fixture
+def nothing_started(gateway: Gateway, simulator: SimulatorProcess) -> Iterator[None]:
+    """After the test, one good question: had a bad one begun anything, it would show by then."""
+    before = simulator.stats()["started"]
+    yield
+    good = httpx.get(f"{gateway.url}/chat", params={"text": "sim:tokens,n=1"}, **PLAIN)
+    assert "event: final" in good.text
+    assert simulator.stats()["started"] == before + 1

@@ -20,6 +20,8 @@ import httpx
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
 STOP_S = 40.0
+# For httpx: no proxy, and no certificates, which take 60 ms to load and which nobody here needs.
+PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
 
 
 class Process:
@@ -109,7 +111,7 @@ class Gateway(Process):
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_S
-        with httpx.Client(base_url=self.url, trust_env=False) as client:
+        with httpx.Client(base_url=self.url, **PLAIN) as client:
             while client.get("/ready").status_code != 200:
                 if time.monotonic() > deadline:
                     raise AssertionError(f"the gateway is not ready: {self.output}")
@@ -124,7 +126,7 @@ class SimulatorProcess(Process):
     def stats(self, contains: str = "") -> dict[str, Any]:
         """What the upstream saw of the calls whose prompt or model holds ``contains``."""
         stats: dict[str, Any] = httpx.get(
-            self.url.removesuffix("/v1") + "/stats", params={"contains": contains}, trust_env=False
+            self.url.removesuffix("/v1") + "/stats", params={"contains": contains}, **PLAIN
         ).json()
         return stats
 
