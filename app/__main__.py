@@ -43,7 +43,7 @@ def serve() -> int:
     except OSError as error:
         print(
             f"gateway: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-            "another GATEWAY_PORT may be free",
+            "set another GATEWAY_PORT or GATEWAY_HOST",
             file=sys.stderr,
         )
         return 1

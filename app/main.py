@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan(settings),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would answer with an absolute address, wrong behind TLS
     )
     problems.install(app)
     for router in (chat.router, runs.router, service.router, page_router(files)):

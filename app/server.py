@@ -5,11 +5,16 @@ listening while it drains, exit with 0.
 """
 
 import asyncio
+import fcntl
 import json
 import logging
 import resource
 import secrets
 import socket
+import struct
+import termios
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
@@ -25,11 +30,11 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048  # connections that the kernel accepts for us while we are busy
-# Kernel memory for each connection; Linux doubles it. Above it we learn that a reader is slow.
+# Kernel memory for each connection; Linux doubles it. Without it a frozen reader fills megabytes.
 SEND_BUFFER_BYTES = 64 * 1024
 # A reader that takes no bytes for this long is cut: contract section 5.
 FROZEN_S = 30.0
-LOOK_S = 2.5
+LOOK_TICKS = 25  # of 0.1 s between two looks at all connections; a look takes 2 µs each
 KEEP_ALIVE_S = 75  # as nginx: longer than a person's pause between two questions
 CLOSE_S = 3  # after the drain: how long connections may take to flush their last bytes
 MAX_URL_BYTES = 65_535  # httptools can parse no longer one
@@ -42,31 +47,31 @@ _REFUSALS = {
 
 
 class Connection(HttpToolsProtocol):
-    """Cuts a reader that takes nothing for ``FROZEN_S``; refuses what is too long to be a request.
+    """Refuses what is too long to be a request; knows whether its peer still takes bytes."""
 
-    The watch begins when the write buffer is over its mark and costs nothing before. Not
-    ``TCP_USER_TIMEOUT`` alone, which not every kernel and proxy honours, and not
-    ``transport.close()``, which waits for the very bytes that nobody takes.
-    """
-
-    _watch: asyncio.TimerHandle | None = None
-    _waiting = 0  # bytes in the write buffer at the last look
-    _stuck_s = 0.0
+    _acked = -1  # bytes that the peer's kernel had taken at the last look, -1: nothing waits
+    _stuck_since = 0.0
     _header_bytes = 0
     _refusal = HTTPStatus.BAD_REQUEST
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._waiting, self._stuck_s = -1, 0.0
-        self._look()
+    def look(self, now: float) -> None:
+        """Cut a peer that has taken nothing for ``FROZEN_S`` of what waits for it (Linux only).
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._stop_watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_watch()
-        super().connection_lost(exc)
+        Not ``TCP_USER_TIMEOUT``, which cuts slow readers with small windows too, and not the size
+        of our own buffer, which shrinks only once a third of the kernel's is free. Not
+        ``transport.close()`` either, which waits for the very bytes that nobody takes.
+        """
+        sock = self.transport.get_extra_info("socket")
+        with suppress(OSError):  # closed since
+            if not self.transport.get_write_buffer_size() and not _unacked(sock):
+                self._acked = -1
+                return
+            acked = _acked(sock)
+            if acked != self._acked:
+                self._acked, self._stuck_since = acked, now
+            elif now - self._stuck_since >= FROZEN_S:
+                logger.info("cut a reader that took nothing for %g s", FROZEN_S)
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -110,20 +115,18 @@ class Connection(HttpToolsProtocol):
             self._refusal = status
             raise ValueError(status.phrase)  # the parser turns it into its own error
 
-    def _look(self) -> None:
-        waiting = self.transport.get_write_buffer_size()
-        self._stuck_s = self._stuck_s + LOOK_S if waiting == self._waiting else 0.0
-        self._waiting = waiting
-        if self._stuck_s >= FROZEN_S:
-            logger.info("cut a reader that took nothing for %g s", FROZEN_S)
-            self.transport.abort()
-        else:
-            self._watch = self.loop.call_later(LOOK_S, self._look)
 
-    def _stop_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+def _unacked(sock: socket.socket) -> int:
+    """Bytes in the kernel that the peer has not taken: ``SIOCOUTQ`` of tcp(7)."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def _acked(sock: socket.socket) -> int:
+    """Bytes that the peer has acknowledged: ``tcpi_bytes_acked`` of Linux's ``struct tcp_info``."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    (count,) = struct.unpack_from("Q", info, 120)
+    return int(count)
 
 
 class Server(uvicorn.Server):
@@ -139,6 +142,15 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s."""
+        if counter % LOOK_TICKS == 0 and hasattr(socket, "TCP_INFO"):
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.look(now)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
         """Not uvicorn's, which notes the signal and raises it again at the end."""
@@ -169,8 +181,6 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(FROZEN_S * 1000))
     listener.bind(address)
     listener.listen(BACKLOG)
     listener.setblocking(False)

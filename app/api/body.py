@@ -2,6 +2,7 @@
 query of ``GET /chat``, which is the same put into an address."""
 
 import hashlib
+import json
 import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl
@@ -94,9 +95,16 @@ async def chat_body(request: Request, max_bytes: int) -> ChatBody:
         if len(raw) > max_bytes:
             raise PayloadTooLarge
     try:
-        return ChatBody.model_validate_json(bytes(raw), strict=True)
+        body = ChatBody.model_validate_json(bytes(raw), strict=True)
     except ValidationError as error:
         raise invalid(error) from None
+    json.loads(raw.decode(), object_pairs_hook=_refuse_doubles)  # pydantic takes the last one
+    return body
+
+
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise InvalidRequest("a field stands twice in the body")
 
 
 # The query of GET /chat. Unknown fields are ignored there, as links carry tracking marks.

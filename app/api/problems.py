@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BusyError, GatewayError, Internal, InvalidRequest
@@ -51,13 +52,28 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def _http_error(request: Request, error: HTTPException) -> Response:
         status = error.status_code
+        headers = error.headers
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"allow": ", ".join(_methods(request))}
         return _response(
             status,
             _CODES.get(status, "invalid_request" if status < 500 else "internal"),
             _DETAILS.get(status, HTTPStatus(status).phrase),
             request.state.request_id,
-            error.headers,
+            headers,
         )
+
+
+def _methods(request: Request) -> list[str]:
+    """That the address takes; Starlette tells only those of the first route (RFC 9110 15.5.6)."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] == Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 class CatchBugs:

@@ -70,6 +70,7 @@ class LangChainReader:
             base_url=url,
             api_key=SecretStr(settings.openai_api_key or "none"),  # the SDK refuses an empty one
             http_async_client=self._client,
+            timeout=self._client.timeout,  # None would override the client's
             streaming=True,
             stream_usage=True,
             stream_chunk_timeout=None,
