@@ -6,6 +6,7 @@ Each listens on 127.0.0.1 on a free port that it picks itself, and is ended by i
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import httpx
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
 STOP_S = 40.0
+# Given to httpx, which else reads all certificates of the machine for each request.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 # For httpx: no proxy, and no certificates, which take 60 ms to load and which nobody here needs.
 PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
 

@@ -100,7 +100,7 @@ async def test_fifty_streams_end_whole_or_in_words_while_nothing_new_begins(
                 assert_drained(answer)
             if answer.run_id == resumed_id:
                 whole = answer
-        assert (await resumed).events == whole.events[5:]
+        assert (await resumed).events == whole.events[1:]
 
     assert await asyncio.to_thread(gateway.wait) == 0
     assert DRAIN_S - 0.1 <= time.monotonic() - signalled < DRAIN_S + 10
@@ -128,7 +128,7 @@ def assert_not_ready(response: httpx.Response) -> None:
 
 
 async def resume(http: httpx.AsyncClient, run_id: str) -> Answer:
-    headers = {"last-event-id": f"{run_id}.5"}
+    headers = {"last-event-id": f"{run_id}.1"}
     async with asyncio.timeout(60):
         response = await http.get(f"/runs/{run_id}/events", headers=headers)
     assert response.status_code == 200
