@@ -14,6 +14,9 @@ from app.errors import UpstreamError, UpstreamStalled, UpstreamTimeout
 # upstream sent meanwhile waits in the socket. Then the upstream gets one more look.
 LATE_S = 0.1
 SECOND_LOOK_S = 0.5
+# Usage and [DONE] follow the finish reason at once; a server that sends neither and keeps the
+# connection must not keep the answer.
+TRAILER_S = 2.0
 
 
 class TurnClocks:
@@ -43,6 +46,12 @@ class TurnClocks:
         if token and not self._first_token_seen:
             self._first_token_seen = True
             self._arm(self._deadline())
+
+    def finished(self) -> None:
+        """The answer is whole: only its trailer is still to come, if the upstream sends one."""
+        self._first_token_seen = True
+        self._stall_s = min(self._stall_s, TRAILER_S)
+        self._arm(self._deadline())
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()

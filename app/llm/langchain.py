@@ -126,7 +126,7 @@ class TokenHandler(AsyncCallbackHandler):
             self._turn.used(_usage(message.usage_metadata))
         reason = (chunk.generation_info or {}).get("finish_reason")
         if isinstance(reason, str):
-            self._turn.finish_reason = repaired(reason)
+            self._turn.finished(repaired(reason))
 
 
 class _ChatOpenAI(ChatOpenAI):

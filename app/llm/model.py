@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from app.errors import Internal, UpstreamBroken
+from app.errors import Internal, UpstreamBroken, UpstreamStalled
 from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
 from app.llm.turn import Prompt, Turn, UpstreamFailure, UpstreamReader
@@ -63,6 +63,9 @@ class ChatModel:
         try:
             async with turn.clocks:
                 await self._ask(self._reader, turn)
+        except UpstreamStalled:
+            if turn.finish_reason is None:
+                raise  # else it kept the connection, but the answer is whole
         finally:
             turn.flush()
         if turn.finish_reason is None:

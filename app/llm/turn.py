@@ -57,6 +57,10 @@ class Turn:
         self._say(Reasoning, self._reasoning.flush())
         self._say(Token, self._text.flush())
 
+    def finished(self, reason: str) -> None:
+        self.finish_reason = reason
+        self.clocks.finished()
+
     def used(self, usage: Usage) -> None:
         self._told = usage
 

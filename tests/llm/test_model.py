@@ -16,6 +16,7 @@ from app.errors import (
 )
 from app.events.model import Event, Reasoning, Token, Usage
 from app.events.queue import EventQueue
+from app.llm import clocks
 from app.llm import model as model_module
 from app.llm.model import ATTEMPTS, BACKOFF_BASE_S, BACKOFF_CAP_S, ChatModel
 from app.llm.turn import Prompt, Turn, UpstreamFailure
@@ -49,7 +50,8 @@ def says(*texts: str, reason: str | None = "stop", then: Exception | None = None
         for text in texts:
             turn.chunk(text, "", tool_call=False)
             await asyncio.sleep(0)
-        turn.finish_reason = reason
+        if reason is not None:
+            turn.finished(reason)
         if then is not None:
             raise then
 
@@ -116,7 +118,7 @@ async def test_reasoning_and_text_keep_their_order_and_their_own_halves() -> Non
         turn.chunk("", "why \ud83d", tool_call=False)
         turn.chunk("a \ud83d", "", tool_call=False)
         turn.chunk("", "\ude00", tool_call=False)
-        turn.finish_reason = "stop"
+        turn.finished("stop")
 
     asked = Asked(attempt)
     await asked.answer()
@@ -225,6 +227,19 @@ async def test_an_answer_is_whole_once_its_finish_reason_was_seen(texts: tuple[s
     asked = Asked(says(*texts, then=UpstreamFailure(UpstreamBroken())), says("again"))
     assert await asked.answer() == "stop"
     assert len(asked.reader.asked) == 1
+
+
+@pytest.mark.parametrize("texts", [(), ("whole",)])
+async def test_a_server_that_keeps_the_connection_cannot_keep_the_answer(
+    monkeypatch: pytest.MonkeyPatch, texts: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(clocks, "TRAILER_S", 0.02)
+
+    async def attempt(turn: Turn) -> None:
+        await says(*texts)(turn)
+        await hangs(turn)
+
+    assert await Asked(attempt).answer() == "stop"
 
 
 async def test_an_answer_without_a_finish_reason_broke_off() -> None:
