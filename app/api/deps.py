@@ -31,12 +31,15 @@ class Gateway:
     shutdown: AnyioEvent
 
 
-def gateway(request: Request) -> Gateway:
+# Both are async without awaiting anything: FastAPI runs what is not async in a thread.
+
+
+async def gateway(request: Request) -> Gateway:
     parts: Gateway = request.state.gateway
     return parts
 
 
-def caller(_: Request) -> str:
+async def caller(_: Request) -> str:
     """Who asks: there are no keys yet, so everybody is the same."""
     return ANONYMOUS
 

@@ -42,15 +42,15 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
 
 def install(app: FastAPI) -> None:
     @app.exception_handler(GatewayError)
-    def _gateway_error(request: Request, error: GatewayError) -> Response:
+    async def _gateway_error(request: Request, error: GatewayError) -> Response:
         return problem(error, request.state.request_id)
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> Response:
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
         return problem(invalid(error), request.state.request_id)
 
     @app.exception_handler(HTTPException)
-    def _http_error(request: Request, error: HTTPException) -> Response:
+    async def _http_error(request: Request, error: HTTPException) -> Response:
         status = error.status_code
         headers = error.headers
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
