@@ -54,7 +54,8 @@ def serve() -> int:
 
 
 def _first_words(settings: Settings, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
     url = f"http://{host}:{port}"
     if settings.uses_simulator:
         model = (

@@ -97,7 +97,7 @@ class Connection(HttpToolsProtocol):
                 "type": "about:blank",
                 "title": status.phrase,
                 "status": status,
-                "detail": _REFUSALS.get(status, msg),
+                "detail": _REFUSALS.get(status, f"{msg} An address must be percent-encoded."),
                 "code": _CODES.get(status, "invalid_request"),
                 "request_id": request_id,
             }

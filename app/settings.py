@@ -28,6 +28,7 @@ _PREFIX = "GATEWAY_"
 # What a cluster injects for a service named "gateway" (Kubernetes, Docker links).
 _INJECTED = re.compile(r"GATEWAY_(SERVICE_|PORT_).*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+")  # RFC 6454 section 6.1
+_HOST = r"[\w.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?|\*"
 _OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 NOT_BUILT = frozenset(
     {
@@ -58,13 +59,14 @@ class SettingsError(Exception):
     """The gateway cannot start like this; the text is one line for the person who starts it."""
 
 
-def _names(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
-    return value
+def comma_separated(value: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: comma_separated(value) if isinstance(value, str) else value),
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -83,13 +85,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    openai_api_key: str | None = Field(None, repr=False, description="key of the model's server")
+    openai_api_key: str | None = Field(
+        None,
+        pattern=r"^[!-~]+$",
+        repr=False,
+        description="the key of the model's server, in printable ASCII",
+    )
     openai_base_url: str | None = Field(
         None, description="an http(s) address of an OpenAI-compatible server"
     )
-    model: str = Field(
-        "gpt-4o-mini", min_length=1, max_length=256, description="the name of a model"
-    )
+    model: str = Field("gpt-4o-mini", pattern=r"^[!-~]{1,256}$", description="the name of a model")
     host: str = Field("127.0.0.1", pattern=r"^[\w.:%-]+$", description="an address to listen on")
     port: int = Field(
         8000, ge=0, le=65_535, description="a TCP port from 0 (any free one) to 65535"
@@ -165,6 +170,9 @@ class Settings(BaseModel):
     @field_validator("allowed_hosts")
     @classmethod
     def _without_ports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not re.fullmatch(_HOST, host):
+                raise ValueError("not a host name")
         return tuple(re.sub(r":\d+$", "", host.lower()) for host in value)
 
     @field_validator("trusted_proxies")
@@ -221,7 +229,10 @@ def from_environment() -> Settings:
     """``load`` over the process's environment and the ``.env`` file of the working directory."""
     from dotenv import dotenv_values  # here, because only a start needs it
 
-    file = {name: value or "" for name, value in dotenv_values(".env").items()}
+    try:
+        file = {name: value or "" for name, value in dotenv_values(".env").items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f".env cannot be read: {error}") from None
     return load({**file, **os.environ})
 
 

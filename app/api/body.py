@@ -15,7 +15,7 @@ from app.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMed
 from app.events.model import Include
 from app.llm.turn import Prompt
 from app.runs.supervisor import Request as RunRequest
-from app.settings import Settings
+from app.settings import Settings, comma_separated
 
 MAX_TEXT = 200_000  # characters
 MAX_GRACE_S = 600
@@ -124,7 +124,7 @@ def chat_query(request: Request) -> tuple[ChatBody, str | None]:
     given = query(request)
     known = {name: given[name] for name in QUERY_FIELDS if name in given}
     key = known.pop("idempotency_key", None)
-    fields: dict[str, Any] = {**known, "include": names(known.get("include", ""))}
+    fields: dict[str, Any] = {**known, "include": list(comma_separated(known.get("include", "")))}
     try:
         return ChatBody.model_validate(fields), key
     except ValidationError as error:
@@ -151,11 +151,6 @@ def query(request: Request) -> dict[str, str]:
             raise InvalidRequest(f"{name} stands twice in the query" if name.isidentifier() else "")
         fields[name] = value
     return fields
-
-
-def names(value: str) -> list[str]:
-    """A comma-separated list."""
-    return [part for part in (piece.strip() for piece in value.split(",")) if part]
 
 
 def idempotency_key(value: str | None) -> str | None:

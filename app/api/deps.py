@@ -2,19 +2,18 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 from anyio import Event as AnyioEvent
 from fastapi import Depends, Request, Response
 
-from app.api.body import names
 from app.api.stream import NativeStream
 from app.errors import BadCursor, InvalidRequest, NotFound
 from app.events.log import EventLog, LogGone
 from app.events.model import Include
 from app.llm.model import ChatModel
 from app.runs.supervisor import Supervisor
-from app.settings import Settings
+from app.settings import Settings, comma_separated
 from app.wire.cursor import Cursor, parse_cursor
 
 ANONYMOUS = "anonymous"  # the one caller of an open gateway
@@ -59,11 +58,11 @@ def last_event_id(request: Request) -> Cursor | None:
 
 def included(value: str) -> frozenset[Include]:
     """Raises ``InvalidRequest``."""
-    known: dict[str, Include] = {"reasoning": "reasoning", "tools": "tools", "drafts": "drafts"}
+    known: dict[str, Include] = {name: name for name in get_args(Include)}
     try:
-        return frozenset(known[name] for name in names(value))
+        return frozenset(known[name] for name in comma_separated(value))
     except KeyError:
-        raise InvalidRequest("include takes reasoning, tools and drafts") from None
+        raise InvalidRequest(f"include takes {', '.join(known)}") from None
 
 
 async def follow(

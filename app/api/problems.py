@@ -37,7 +37,8 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """Which field and why, without repeating what was sent."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return InvalidRequest(f"{where}: {first['msg']}" if where else str(first["msg"]))
+    why = str(first["msg"]).removeprefix("Value error, ")
+    return InvalidRequest(f"{where}: {why}" if where else why)
 
 
 def install(app: FastAPI) -> None:

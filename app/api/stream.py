@@ -55,10 +55,15 @@ class NativeStream(EventSourceResponse):
         del self.headers["connection"]
         self._supervisor = supervisor
         self._run_id = run_id
+        self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._supervisor.reading(self._run_id):
-            await super().__call__(scope, receive, send)
+        try:
+            with self._supervisor.reading(self._run_id):
+                await super().__call__(scope, receive, send)
+        finally:
+            if self._reader is not None:
+                self._reader.close()
 
 
 async def frames(

@@ -23,6 +23,9 @@ class Reader(Protocol):
         entry of ``Done`` nothing ever comes. Raises ``LogGone``.
         """
 
+    def close(self) -> None:
+        """Nobody reads on."""
+
 
 class EventLog(Protocol):
     async def holder(self, owner: str, idempotency_key: str) -> RunRecord | None:

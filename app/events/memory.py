@@ -5,6 +5,7 @@ are refused. Running runs are never cut short for room; each is bounded by its a
 """
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from app.errors import Overloaded
@@ -12,9 +13,9 @@ from app.events.log import BATCH_BYTES, EventLog, LogGone, Reader
 from app.events.model import Done, Entry, Error, Event, RunRecord, Snapshot
 from app.wire.native import encode
 
-# With twice its frame (the event holds the text once more), what one entry takes on CPython 3.11:
-# objects' headers and a list slot, measured.
-ENTRY_BYTES = 120
+# With its frame and its text, what one entry takes on CPython 3.11: objects' headers and a list
+# slot, measured.
+ENTRY_BYTES = 136
 # And of one log: record, lists, dictionary slots.
 LOG_BYTES = 2048
 
@@ -92,6 +93,9 @@ class MemoryReader:
             self._future = None
             self._log.waiting.discard(future)
 
+    def close(self) -> None:
+        self._disarm()
+
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         self._disarm()
         self._timer = loop.call_at(self._deadline, self._silent, loop)
@@ -143,10 +147,12 @@ class MemoryEventLog:
         log = self._logs[run_id]
         numbered = enumerate(events, len(log.entries) + 1)
         entries = [Entry(seq, event, encode(run_id, seq, event)) for seq, event in numbered]
-        size = sum(2 * len(entry.frame) + ENTRY_BYTES for entry in entries)
+        size = sum(_size(entry) for entry in entries)
         log.entries += entries
         log.bytes += size
         self.bytes += size
+        while self.bytes > self._memory_bytes and self._finished:
+            self._drop(next(iter(self._finished)))
         self._note_ending(log, events)
         log.wake()
 
@@ -202,6 +208,11 @@ class MemoryEventLog:
         log.gone = True
         log.entries = []  # a reader that lags behind must not keep what was promised back
         log.wake()
+
+
+def _size(entry: Entry) -> int:
+    text = getattr(entry.event, "text", "")
+    return len(entry.frame) + sys.getsizeof(text) + ENTRY_BYTES
 
 
 _: type[EventLog] = MemoryEventLog  # the type checker proves the promise is kept

@@ -35,27 +35,29 @@ _IN_STREAM: tuple[tuple[tuple[str, ...], type[UpstreamError]], ...] = (
 def failure_of(error: Exception, *, head_seen: bool) -> UpstreamFailure:
     """``head_seen``: the upstream had begun to answer this attempt with a 200.
 
-    Anything that is no error of the SDK comes from an answer of the wrong shape.
+    Then anything that is no error of the SDK comes from an answer of the wrong shape; before it,
+    from us: it is raised as it is.
     """
     if isinstance(error, openai.APIStatusError):
-        return _status_failure(error)
+        again = error.status_code in _TRY_AGAIN or error.status_code >= 500
+        if _OUT_OF_MONEY in (error.code, error.type):
+            again = False
+        return UpstreamFailure(
+            _by_status(error.status_code)(),
+            again=again,
+            retry_after_s=retry_after(error.response.headers),
+            kind=f"HTTP {error.status_code}",
+        )
+    kind = " from ".join(type(each).__name__ for each in (error, error.__cause__) if each)
     if isinstance(error, openai.APIConnectionError):  # and its child APITimeoutError
         if head_seen:
-            return UpstreamFailure(UpstreamBroken())
-        return UpstreamFailure(UpstreamUnavailable(), again=True)
+            return UpstreamFailure(UpstreamBroken(), kind=kind)
+        return UpstreamFailure(UpstreamUnavailable(), again=True, kind=kind)
     if isinstance(error, openai.APIError):
-        return UpstreamFailure(_in_stream(error)())
-    return UpstreamFailure(UpstreamBroken())
-
-
-def _status_failure(error: openai.APIStatusError) -> UpstreamFailure:
-    status = error.status_code
-    again = status in _TRY_AGAIN or status >= 500
-    if _OUT_OF_MONEY in (error.code, error.type):
-        again = False
-    return UpstreamFailure(
-        _by_status(status)(), again=again, retry_after_s=retry_after(error.response.headers)
-    )
+        return UpstreamFailure(_in_stream(error)(), kind=kind)
+    if not head_seen:
+        raise error
+    return UpstreamFailure(UpstreamBroken(), kind=kind)
 
 
 def _by_status(status: int) -> type[UpstreamError]:

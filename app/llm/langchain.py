@@ -11,7 +11,6 @@ against a measured trap of LangChain (``performance.md``):
 6. One client without a cap on connections, because the SDK's queues silently above 1,000.
 """
 
-import logging
 from contextvars import ContextVar
 from typing import Any
 
@@ -29,8 +28,6 @@ from app.llm.failures import failure_of
 from app.llm.text import repaired
 from app.llm.turn import Turn, UpstreamReader
 from app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
 WRITE_TIMEOUT_S = 30.0  # for the request; a prompt is small
@@ -81,17 +78,18 @@ class LangChainReader:
     async def ask(self, turn: Turn) -> None:
         attempt = _Attempt()
         _attempt.set(attempt)
+        handler = TokenHandler(turn)
         try:
             await self._model.ainvoke(
                 [HumanMessage(turn.prompt.text)],
-                {"callbacks": [TokenHandler(turn)]},
+                {"callbacks": [handler]},
                 model=turn.prompt.model,
                 **turn.prompt.parameters,
             )
         except Exception as error:
-            failure = failure_of(error, head_seen=attempt.head_seen)
-            logger.warning("upstream: %s: %s", failure.error.code, _told(error))
-            raise failure from error
+            if handler.bug is not None:
+                raise
+            raise failure_of(error, head_seen=attempt.head_seen) from error
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -105,6 +103,7 @@ class TokenHandler(AsyncCallbackHandler):
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
+        self.bug: Exception | None = None  # of ours, which is not the upstream's fault
 
     async def on_llm_new_token(
         self,
@@ -113,7 +112,14 @@ class TokenHandler(AsyncCallbackHandler):
         chunk: GenerationChunk | ChatGenerationChunk | None = None,
         **_: Any,
     ) -> None:
-        text = token if isinstance(token, str) else ""
+        try:
+            self._tell(token if isinstance(token, str) else "", chunk)
+        except Exception as error:
+            self.bug = error
+            raise
+        await self._turn.give_way()
+
+    def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
         if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
             chunk.message, AIMessageChunk
         ):
@@ -165,15 +171,6 @@ async def _note_head(response: httpx2.Response) -> None:
 
 def _usage(told: UsageMetadata) -> Usage:
     return Usage(told["input_tokens"], told["output_tokens"], told["total_tokens"], estimated=False)
-
-
-def _told(error: Exception) -> str:
-    """For the process's log: the kind of failure, never the upstream's text."""
-    status = getattr(error, "status_code", None)
-    cause = error.__cause__
-    return f"{type(error).__name__}{f' {status}' if status else ''}" + (
-        f" ({type(cause).__name__})" if cause else ""
-    )
 
 
 _: type[UpstreamReader] = LangChainReader

@@ -85,7 +85,6 @@ class ChatModel:
                 hopeless = not failure.again or turn.clocks.first_token_seen
                 if hopeless or attempt == ATTEMPTS or wait >= turn.clocks.remaining():
                     raise failure.error from failure
-                logger.info("attempt %d failed: %s", attempt, failure)
                 await asyncio.sleep(wait)
         return None
 

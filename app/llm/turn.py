@@ -4,8 +4,10 @@ No LangChain here: this is what the rest of the gateway sees of ``llm`` before L
 imported.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 from app.errors import UpstreamError
@@ -14,6 +16,7 @@ from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
 from app.llm.text import SurrogateJoiner
 
+SHARE_S = 0.002  # with ten such turns, a token of another one is 20 ms late
 BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
 
 
@@ -41,6 +44,7 @@ class Turn:
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
         self._told: Usage | None = None
+        self._turned = perf_counter()
         self._chunks = 0
         self._bytes = 0
 
@@ -51,6 +55,16 @@ class Turn:
             self._say(Reasoning, self._reasoning.feed(reasoning))
         if text:
             self._say(Token, self._text.feed(text))
+
+    async def give_way(self) -> None:
+        """Let the others run, once this turn has had the event loop for ``SHARE_S``.
+
+        An upstream that always has more ready would else keep it: nothing on the way of a token
+        waits. Not the loop's clock, which uvloop stops during a pass.
+        """
+        if perf_counter() - self._turned > SHARE_S:
+            await asyncio.sleep(0)
+            self._turned = perf_counter()
 
     def flush(self) -> None:
         """The upstream says nothing more: let out what was held back."""
@@ -80,12 +94,20 @@ class Turn:
 
 
 class UpstreamFailure(Exception):
-    """An attempt failed. ``again``: asking once more may help; ``retry_after_s``: not sooner."""
+    """An attempt failed. ``again``: asking once more may help; ``retry_after_s``: not sooner.
+
+    ``kind`` is for the process's log: classes and statuses, never the upstream's text.
+    """
 
     def __init__(
-        self, error: UpstreamError, *, again: bool = False, retry_after_s: float | None = None
+        self,
+        error: UpstreamError,
+        *,
+        again: bool = False,
+        retry_after_s: float | None = None,
+        kind: str = "",
     ) -> None:
-        super().__init__(error.code)
+        super().__init__(kind)
         self.error = error
         self.again = again
         self.retry_after_s = retry_after_s

@@ -1,7 +1,7 @@
 """Runs belong to the application, not to a request: start, follow, cancel and drain them.
 
 A run's task moves events from the queue to the log and is the only one that writes the ending:
-exactly one, under every way out. All ways out stand in ``_drive`` and ``_ending``.
+exactly one, under every way out. All ways out stand in ``_drive`` and ``_finish``.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from app.errors import (
 from app.events.log import EventLog
 from app.events.model import Include, RunRecord, Snapshot, Status
 from app.events.queue import EventQueue
+from app.llm.model import ChatModel
 from app.llm.turn import Prompt, Turn
 from app.runs.run import Cancelled, Outcome, Run
 from app.runs.transcript import Transcript
@@ -58,8 +59,14 @@ class Stopped:
 
 
 class Model(Protocol):
-    def turn(self, prompt: Prompt, queue: EventQueue) -> Turn: ...
-    async def answer(self, turn: Turn) -> str: ...
+    def turn(self, prompt: Prompt, queue: EventQueue) -> Turn:
+        """A turn that puts what the model says on ``queue``."""
+
+    async def answer(self, turn: Turn) -> str:
+        """Ask; the finish reason, once the answer is whole. Raises ``GatewayError``."""
+
+
+_: type[Model] = ChatModel  # the type checker proves the promise is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,13 @@ class Supervisor:
         try:
             return await self._model.answer(turn)
         except GatewayError as error:
+            logger.warning(
+                "run %s, request %s: %s (%s)",
+                run.record.run_id,
+                run.record.request_id,
+                error.code,
+                error.__cause__ or "no cause told",
+            )
             return error
         except Exception:
             logger.exception("run %s met a bug while it asked the model", run.record.run_id)

@@ -83,5 +83,6 @@ class Transcript:
         if not events:
             return
         for event in events:
-            self._state = advance(self._state, event)
+            if not (self._state is State.RUNNING and type(event) is Token):  # nearly always so
+                self._state = advance(self._state, event)
         await self._log.append(self._record.run_id, events)

@@ -1,2 +1,2 @@
 // @ts-nocheck: SwaggerUIBundle is a global of the bundled release file, which has no types.
-window.SwaggerUIBundle({ url: "/openapi.json", dom_id: "#reference", deepLinking: true });
+window.SwaggerUIBundle({ url: "openapi.json", dom_id: "#reference", deepLinking: true });
