@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan(settings),
         docs_url=None,
         redoc_url=None,
+        responses=problems.DOCUMENTED,
         redirect_slashes=False,  # it would answer with an absolute address, wrong behind TLS
     )
     problems.install(app)

@@ -52,6 +52,7 @@ async function follow(run, turn, question) {
     else await run.follow(show);
   } catch (error) {
     if (running !== run) return;
+    if (!(error instanceof GatewayError)) console.error(error); // a bug of the page
     const reason = error instanceof GatewayError ? error : new GatewayError("internal");
     if (reason.code === "not_found") conversationId = null;
     const goOn = () => void follow(run, turn, question);

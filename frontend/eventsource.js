@@ -12,12 +12,20 @@ import { GatewayError } from "./events.js";
 import { GRACE_SECONDS } from "./gateway.js";
 import { newKey } from "./link.js";
 
+/** The gateway's server reads no longer address; with room for what a proxy adds. */
+const MAX_URL_LENGTH = 60_000;
+/** How long a stop may stay unconfirmed, and when a failed one is sent again (ms). */
+const STOP_MS = 15_000;
+const AGAIN_MS = 1_000;
+
 const EVENTS = ["start", "token", "retract", "final"];
 
 export class EventSourceRun {
   #url;
   #runUrl = /** @type {URL | null} */ (null);
   #stopping = false;
+  #over = false;
+  #giveUp = (/** @type {GatewayError} */ _reason) => {};
 
   /** @param {{ text: string, conversationId?: string | null, base?: string | URL }} question */
   constructor({ text, conversationId, base = import.meta.url }) {
@@ -36,14 +44,18 @@ export class EventSourceRun {
    * @returns {Promise<void>} rejects with `GatewayError` when the browser gives up
    */
   follow(show) {
+    if (this.#url.href.length > MAX_URL_LENGTH) {
+      return Promise.reject(new GatewayError("uri_too_long"));
+    }
     const source = new EventSource(this.#url);
     const over = new Promise((resolve, reject) => {
+      this.#giveUp = reject;
       for (const type of EVENTS) {
         source.addEventListener(type, (event) => show({ type, ...JSON.parse(event.data) }));
       }
       source.addEventListener("start", (event) => {
         this.#runUrl = new URL(`runs/${JSON.parse(event.data).run_id}`, this.#url);
-        if (this.#stopping) this.stop();
+        if (this.#stopping) void this.#delete();
       });
       source.addEventListener("open", () => show({ type: "open" }));
 
@@ -66,12 +78,28 @@ export class EventSourceRun {
         resolve(undefined);
       });
     });
-    return over.finally(() => source.close());
+    return over.finally(() => {
+      this.#over = true;
+      source.close();
+    });
   }
 
-  /** Ends the run on the server, as soon as its id is known; `done` then comes on the stream. */
+  /**
+   * Ends the run on the server, as soon as its id is known; `done` then comes on the stream. When
+   * it has not come in time, `follow` rejects, and the grace clock ends the run.
+   */
   stop() {
+    if (this.#stopping) return;
     this.#stopping = true;
-    if (this.#runUrl) void fetch(this.#runUrl, { method: "DELETE" }).catch(() => {});
+    setTimeout(() => this.#giveUp(new GatewayError("stop_unconfirmed")), STOP_MS);
+    if (this.#runUrl) void this.#delete();
+  }
+
+  async #delete() {
+    while (!this.#over && this.#runUrl) {
+      const response = await fetch(this.#runUrl, { method: "DELETE" }).catch(() => null);
+      if (response?.ok || response?.status === 404) return;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
   }
 }

@@ -23,6 +23,7 @@ export class Turn {
    */
   constructor(log, question) {
     const asked = element("article", "question");
+    this.#text.dir = "auto"; // right to left, if its text is
     asked.append(element("h2", "", "You"), element("div", "text", question));
     this.#article.append(this.#name, this.#text, this.#notes);
     log.append(asked, this.#article);

@@ -19,6 +19,10 @@ _BODY: dict[str, Any] = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatBody"}}},
     }
 }
+_HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "schema": {"type": "string"}}
+    for name in ("Idempotency-Key", "Last-Event-ID")
+]
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The run's events, from its first or from behind `Last-Event-ID`.",
@@ -33,8 +37,18 @@ _QUERY: dict[str, Any] = {
 }
 
 
-@router.post("/chat", openapi_extra=_BODY, responses=_STREAM, response_class=Response)
-@router.post("/stream-chat", openapi_extra=_BODY, responses=_STREAM, response_class=Response)
+@router.post(
+    "/chat",
+    openapi_extra=_BODY | {"parameters": _HEADERS},
+    responses=_STREAM,
+    response_class=Response,
+)
+@router.post(
+    "/stream-chat",
+    openapi_extra=_BODY | {"parameters": _HEADERS},
+    responses=_STREAM,
+    response_class=Response,
+)
 async def start_and_stream(request: Request, parts: Parts, owner: Caller) -> Response:
     """Start a run and stream it. With `Last-Event-ID`, resume that run and start nothing."""
     if cursor := last_event_id(request):
@@ -60,7 +74,7 @@ async def start_by_link(request: Request, parts: Parts, owner: Caller) -> Respon
     return await _start_and_stream(request, parts, owner, body, key)
 
 
-@router.post("/runs", openapi_extra=_BODY, status_code=201)
+@router.post("/runs", openapi_extra=_BODY | {"parameters": _HEADERS[:1]}, status_code=201)
 async def start(request: Request, parts: Parts, owner: Caller) -> JSONResponse:
     """Start a run and stream nothing; its events can be read as often as wanted."""
     key = idempotency_key(request.headers.get("idempotency-key"))

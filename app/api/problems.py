@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,26 @@ from app.errors import BusyError, GatewayError, Internal, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
+_TEXTS = ("type", "title", "detail", "code", "request_id")
+# For the API reference: every error, RFC 9457.
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "A problem: RFC 9457",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": [*_TEXTS, "status"],
+                    "properties": {
+                        **{field: {"type": "string"} for field in _TEXTS},
+                        "status": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+    for status in ("4XX", "5XX")
+}
 _CODES = {
     400: "invalid_request",
     404: "not_found",

@@ -205,5 +205,5 @@ def test_a_refusal_that_eventsource_does_not_explain_is_told_as_that(
     with_switch(chat)
     chat.ask("x" * 70_000)  # longer than an address may be
 
-    chat.says(re.compile("EventSource does not tell why"))
+    chat.says(re.compile("The question is too long for EventSource"))
     expect(chat.again).to_be_visible()

@@ -246,3 +246,32 @@ async def test_a_finished_connection_is_used_again(
     assert simulator.stats.view().connections == 1
     await reader.aclose()
     await simulator.until(lambda view: view.connections == 0)
+
+
+async def test_an_upstream_that_always_has_more_ready_lets_others_run(
+    reader: LangChainReader,
+) -> None:
+    """Else one flat-out answer makes every other one wait for seconds."""
+    turn = turn_of("sim:tokens,n=5000", EventQueue())
+    since_last_pass: list[int] = []
+    said = 0
+
+    def chunk(*_: Any, **__: Any) -> None:
+        nonlocal said
+        said += 1
+
+    async def watch() -> None:
+        nonlocal said
+        while True:
+            await asyncio.sleep(0)
+            since_last_pass.append(said)
+            said = 0
+
+    turn.chunk = chunk  # type: ignore[method-assign]  # counts instead of telling
+    async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks, turn.clocks:
+        watching = tasks.create_task(watch())
+        await reader.ask(turn)
+        watching.cancel()
+
+    assert sum(since_last_pass) >= 5000
+    assert max(since_last_pass) < 100  # 2 ms are about ten of stock's chunks, without them 235
