@@ -197,7 +197,7 @@ def test_the_switched_page_tells_failures_in_words(visitor: Visitor, gateway: Ga
     assert chat.text == "tok0 tok1 "
 
 
-def test_a_refusal_that_eventsource_does_not_explain_is_told_as_that(
+def test_a_question_too_long_for_an_address_is_told_as_that(
     visitor: Visitor, page_gateway: Gateway
 ) -> None:
     visitor.allow(NETWORK)
