@@ -5,6 +5,8 @@ Importing little before the port is open is what makes the start fast.
 
 import argparse
 import logging
+import os
+import signal
 import sys
 
 from app.settings import Settings, SettingsError, from_environment
@@ -27,6 +29,8 @@ def main() -> int:
 
 
 def serve() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the server hears them
+        signal.signal(number, lambda *_: os._exit(0))
     try:
         settings = from_environment()
     except SettingsError as error:
@@ -39,17 +43,18 @@ def serve() -> int:
     for chatty in ("uvicorn.error", "httpx2", "openai"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        listener = server.listen(settings.host, settings.port)
-    except OSError as error:
+        server.serve(
+            create_app(settings),
+            settings,
+            lambda port: print(_first_words(settings, port), flush=True),
+        )
+    except server.CannotListen as error:
         print(
-            f"gateway: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            f"gateway: cannot listen on {settings.host}:{settings.port}: {error}; "
             "set another GATEWAY_PORT or GATEWAY_HOST",
             file=sys.stderr,
         )
         return 1
-    port = listener.getsockname()[1]
-    print(_first_words(settings, port), flush=True)
-    server.serve(create_app(settings), settings, listener)
     return 0
 
 

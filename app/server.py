@@ -14,6 +14,7 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
@@ -44,6 +45,13 @@ _REFUSALS = {
     414: "The address is too long: ask with POST.",
     431: "The header fields are too large.",
 }
+
+
+Announce = Callable[[int], None]
+
+
+class CannotListen(Exception):
+    """The text says why."""
 
 
 class Connection(HttpToolsProtocol):
@@ -133,15 +141,25 @@ class Server(uvicorn.Server):
     """SIGTERM or SIGINT: refuse new runs, serve the rest, then go, with exit code 0. A second one
     ends at once."""
 
-    def __init__(self, config: uvicorn.Config, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain_s: float, announce: Announce) -> None:
         super().__init__(config)
         self._drain_s = drain_s
+        self._announce = announce
         self._drained: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens only now, when signals are heard. Raises ``CannotListen``."""
+        try:
+            listener = listen(self.config.host, self.config.port)
+        except (OSError, UnicodeError) as error:
+            raise CannotListen(str(error)) from error
+        await super().startup(sockets=[*(sockets or ()), listener])
+        self._announce(listener.getsockname()[1])
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s."""
@@ -194,8 +212,11 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
-    """Returns when the server has ended."""
+def serve(app: FastAPI, settings: Settings, announce: Announce) -> None:
+    """Returns when the server has ended. ``announce`` gets the port once it is open.
+
+    Raises ``CannotListen``.
+    """
     raise_file_limit()
     # Ours is the drain; the library's cuts bodies.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
@@ -204,6 +225,8 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         options = {"proxy_headers": True, "forwarded_allow_ips": list(settings.trusted_proxies)}
     config = uvicorn.Config(
         app,
+        host=settings.host,
+        port=settings.port,
         http=Connection,
         ws="none",
         loop="uvloop",
@@ -215,4 +238,4 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=CLOSE_S,
         **options,
     )
-    Server(config, settings.drain_seconds).run(sockets=[listener])
+    Server(config, settings.drain_seconds, announce).run()

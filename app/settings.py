@@ -153,7 +153,9 @@ class Settings(BaseModel):
     @classmethod
     def _http_address(cls, value: str | None) -> str | None:
         if value is not None:
-            if not re.fullmatch(r"https?://[^/\s]\S*", value):
+            if not re.fullmatch(
+                r"https?://[\w\[][\w:@%\[\]-]*(\.[\w:@%\[\]-]+)*(/[!-~]*)?", value, re.A
+            ):
                 raise ValueError("not an http(s) address")
             _ = urlsplit(value).port  # raises ValueError for one that is none
         return value
@@ -194,19 +196,18 @@ def load(environ: Mapping[str, str]) -> Settings:
     """Read settings out of ``environ``. Raises ``SettingsError`` with one line."""
     values: dict[str, str] = {}
     for name, value in environ.items():
-        if not value.strip() or _injected(name, value):
+        if _injected(name, value):
+            continue
+        if name.startswith(_PREFIX) and name not in NOT_BUILT and not _is_known(name):
+            raise SettingsError(f"{name} is not a setting of this gateway: see the README's table")
+        if not value.strip():
             continue
         if name in NOT_BUILT:
             raise SettingsError(
                 f"{name} is set, but what it switches on is not built yet: unset it"
             )
         if name.startswith(_PREFIX):
-            field = name.removeprefix(_PREFIX).lower()
-            if field not in Settings.model_fields or variable(field) != name:
-                raise SettingsError(
-                    f"{name} is not a setting of this gateway: see the README's table"
-                )
-            values[field] = value.strip()
+            values[name.removeprefix(_PREFIX).lower()] = value.strip()
         elif name in _OPENAI:
             values[name.lower()] = value.strip()
     try:
@@ -233,12 +234,18 @@ def from_environment() -> Settings:
         file = {name: value or "" for name, value in dotenv_values(".env").items()}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f".env cannot be read: {error}") from None
-    return load({**file, **os.environ})
+    said = {name: value for name, value in os.environ.items() if value.strip() or name not in file}
+    return load({**file, **said})
 
 
 def variable(field: str) -> str:
     """The environment variable of a field of ``Settings``."""
     return field.upper() if field.upper() in _OPENAI else _PREFIX + field.upper()
+
+
+def _is_known(name: str) -> bool:
+    field = name.removeprefix(_PREFIX).lower()
+    return field in Settings.model_fields and variable(field) == name
 
 
 def _injected(name: str, value: str) -> bool:

@@ -4,6 +4,7 @@ query of ``GET /chat``, which is the same put into an address."""
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from app.api.problems import invalid
 from app.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMediaType
 from app.events.model import Include
+from app.llm.text import repaired
 from app.llm.turn import Prompt
 from app.runs.supervisor import Request as RunRequest
 from app.settings import Settings, comma_separated
@@ -20,7 +22,6 @@ from app.settings import Settings, comma_separated
 MAX_TEXT = 200_000  # characters
 MAX_GRACE_S = 600
 MAX_STOPS = 16  # OpenAI takes 4, others more
-MAX_QUERY_FIELDS = 100
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
@@ -121,8 +122,7 @@ QUERY_FIELDS = (
 
 def chat_query(request: Request) -> tuple[ChatBody, str | None]:
     """The body that a query stands for, and its idempotency key. Raises ``InvalidRequest``."""
-    given = query(request)
-    known = {name: given[name] for name in QUERY_FIELDS if name in given}
+    known = query(request, QUERY_FIELDS)
     key = known.pop("idempotency_key", None)
     fields: dict[str, Any] = {**known, "include": list(comma_separated(known.get("include", "")))}
     try:
@@ -131,25 +131,22 @@ def chat_query(request: Request) -> tuple[ChatBody, str | None]:
         raise invalid(error) from None
 
 
-def query(request: Request) -> dict[str, str]:
-    """The query's fields. Refused: invalid UTF-8, and a field that stands twice with two values."""
+def query(request: Request, known: Collection[str]) -> dict[str, str]:
+    """The known fields of the query; others are ignored. Refused: invalid UTF-8, and a field that
+    stands twice with two values (``include`` adds up)."""
     raw: bytes = request.scope["query_string"]
     fields: dict[str, str] = {}
-    try:
-        pairs = parse_qsl(
-            raw.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=MAX_QUERY_FIELDS,
-        )
-    except ValueError:
-        raise InvalidRequest("the query is not valid UTF-8, or has too many fields") from None
-    for name, value in pairs:
+    for name, value in parse_qsl(
+        raw.decode("latin-1"), keep_blank_values=True, errors="surrogateescape"
+    ):
+        if name not in known:
+            continue
+        if repaired(value) != value:
+            raise InvalidRequest(f"{name} is not valid UTF-8")
         if name == "include" and name in fields:
-            value = f"{fields[name]},{value}"
-        elif fields.get(name, value) != value:
-            raise InvalidRequest(f"{name} stands twice in the query" if name.isidentifier() else "")
-        fields[name] = value
+            fields[name] += f",{value}"
+        elif fields.setdefault(name, value) != value:
+            raise InvalidRequest(f"{name} stands twice in the query")
     return fields
 
 

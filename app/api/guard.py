@@ -62,8 +62,9 @@ class Guard:
         self._origins = settings.cors_origins
         self._only_loopback = not settings.allow_anonymous
         hosts = settings.allowed_hosts
+        self._allows_probes = bool(hosts)
         if not hosts and is_loopback(settings.host):
-            hosts = LOOPBACK_HOSTS
+            hosts = (*LOOPBACK_HOSTS, settings.host)
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +99,7 @@ class Guard:
 
     def _is_probe(self, path: str) -> bool:
         """Container engines probe by address, whatever names the operator allowed."""
-        return self._hosts != set(LOOPBACK_HOSTS) and path in ("/health", "/ready")
+        return self._allows_probes and path in ("/health", "/ready")
 
     def _is_allowed(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins

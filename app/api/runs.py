@@ -44,7 +44,7 @@ async def show(run_id: str, parts: Parts, owner: Caller) -> JSONResponse:
 )
 async def events(request: Request, run_id: str, parts: Parts, owner: Caller) -> Response:
     """Replay what follows the cursor, then follow. Never starts work."""
-    fields = query(request)
+    fields = query(request, ("after", "include"))
     cursor = last_event_id(request) or Cursor(run_id, parse_seq(fields.get("after") or "0"))
     if cursor.run_id != run_id:
         raise BadCursor

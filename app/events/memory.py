@@ -63,9 +63,9 @@ class MemoryReader:
         entries = self._log.entries
         if self._after >= len(entries) and not self._log.gone:
             await self._wait(silence_s)
-        if self._log.gone:
-            raise LogGone
         first = last = self._after
+        if self._log.gone and first >= len(entries):
+            raise LogGone
         size = 0
         while last < len(entries) and size < BATCH_BYTES:
             size += len(entries[last].frame)
@@ -205,8 +205,7 @@ class MemoryEventLog:
         log = self._logs.pop(run_id)
         self.bytes -= log.bytes
         self._free_key(log)
-        log.gone = True
-        log.entries = []  # a reader that lags behind must not keep what was promised back
+        log.gone = True  # a reader that is under way still gets the rest: it is cut if it freezes
         log.wake()
 
 

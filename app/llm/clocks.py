@@ -10,8 +10,8 @@ from typing import Self
 
 from app.errors import UpstreamError, UpstreamStalled, UpstreamTimeout
 
-# A timer that fires this late (s) fired late because we were busy or stopped ourselves; what the
-# upstream sent meanwhile waits in the socket. Then the upstream gets one more look.
+# A timer that fires this late (s) fired late because we were busy or stopped ourselves. That time
+# does not count, and what the upstream sent meanwhile, in the socket, gets one more look.
 LATE_S = 0.1
 SECOND_LOOK_S = 0.5
 # Usage and [DONE] follow the finish reason at once; a server that sends neither and keeps the
@@ -31,6 +31,7 @@ class TurnClocks:
         self._stall_s = stall_s
         self._first_token_seen = False
         self._expired = False
+        self._excused = False  # once for each silence, or a busy loop would never judge
 
     @property
     def first_token_seen(self) -> bool:
@@ -43,6 +44,7 @@ class TurnClocks:
     def arrived(self, *, token: bool) -> None:
         """A chunk came; ``token``: it carries text, reasoning or a tool call."""
         self._last = self._loop.time()
+        self._excused = False
         if token and not self._first_token_seen:
             self._first_token_seen = True
             self._arm(self._deadline())
@@ -90,8 +92,11 @@ class TurnClocks:
         now, deadline = self._loop.time(), self._deadline()
         if now < deadline:
             self._arm(deadline)
-        elif now - due > LATE_S:
-            self._arm(now + SECOND_LOOK_S)
+        elif now - due > LATE_S and not self._excused:
+            self._excused = True
+            self._start += now - due
+            self._last += now - due
+            self._arm(max(self._deadline(), now + SECOND_LOOK_S))
         else:
             self._timer = None
             self._expired = True

@@ -11,6 +11,7 @@ against a measured trap of LangChain (``performance.md``):
 6. One client without a cap on connections, because the SDK's queues silently above 1,000.
 """
 
+import warnings
 from contextvars import ContextVar
 from typing import Any
 
@@ -45,6 +46,8 @@ _attempt: ContextVar[_Attempt] = ContextVar("_attempt")
 class LangChainReader:
     def __init__(self, settings: Settings, base_url: str | None) -> None:
         """``base_url``: of the built-in simulator, where that is to answer."""
+        # It prints pieces of the answer, where a chunk has an odd type.
+        warnings.filterwarnings("ignore", "(?s).*Pydantic serializer warnings", UserWarning)
         url = base_url or settings.openai_base_url or OPENAI_URL
         self._client = openai.DefaultAsyncHttpxClient(
             timeout=httpx2.Timeout(
@@ -113,7 +116,7 @@ class TokenHandler(AsyncCallbackHandler):
         **_: Any,
     ) -> None:
         try:
-            self._tell(token if isinstance(token, str) else "", chunk)
+            self._tell(_text(token), chunk)
         except Exception as error:
             self.bug = error
             raise
@@ -126,17 +129,18 @@ class TokenHandler(AsyncCallbackHandler):
             self._turn.chunk(text, "", tool_call=False)
             return
         message = chunk.message
+        text += message.additional_kwargs.get("refusal", "")
         reasoning = message.additional_kwargs.get("reasoning_content", "")
         self._turn.chunk(text, reasoning, tool_call=bool(message.tool_call_chunks))
-        if message.usage_metadata:
-            self._turn.used(_usage(message.usage_metadata))
+        if message.usage_metadata and (usage := _usage(message.usage_metadata)):
+            self._turn.used(usage)
         reason = (chunk.generation_info or {}).get("finish_reason")
         if isinstance(reason, str):
             self._turn.finished(repaired(reason))
 
 
 class _ChatOpenAI(ChatOpenAI):
-    """Stock, but for two things that stock drops or renames."""
+    """Stock, but for what stock drops, mixes up or renames."""
 
     def _convert_chunk_to_generation_chunk(
         self,
@@ -144,15 +148,24 @@ class _ChatOpenAI(ChatOpenAI):
         default_chunk_class: type,
         base_generation_info: dict[str, Any] | None,
     ) -> ChatGenerationChunk | None:
-        """Keeps the reasoning field of vLLM, DeepSeek and Qwen style servers."""
+        """Keeps the reasoning field of vLLM, DeepSeek and Qwen style servers, and refusals; passes
+        over choices other than the first, which would be mixed into it."""
+        choice = (chunk.get("choices") or [{}])[0]
+        if choice.get("index"):
+            return None
+        if choice.get("finish_reason") and choice.get("delta") is None:
+            choice["delta"] = {}
         generation = super()._convert_chunk_to_generation_chunk(
             chunk, default_chunk_class, base_generation_info
         )
-        if generation is not None and chunk.get("choices"):
-            delta = chunk["choices"][0]["delta"]
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-            if isinstance(reasoning, str):
-                generation.message.additional_kwargs["reasoning_content"] = reasoning
+        delta = choice.get("delta") or {}
+        if generation is not None:
+            for name, value in (
+                ("reasoning_content", delta.get("reasoning_content") or delta.get("reasoning")),
+                ("refusal", delta.get("refusal")),
+            ):
+                if value and isinstance(value, str):
+                    generation.message.additional_kwargs[name] = value
         return generation
 
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -169,8 +182,20 @@ async def _note_head(response: httpx2.Response) -> None:
     _attempt.get().head_seen = response.is_success
 
 
-def _usage(told: UsageMetadata) -> Usage:
-    return Usage(told["input_tokens"], told["output_tokens"], told["total_tokens"], estimated=False)
+def _text(token: str | list[str | dict[str, Any]]) -> str:
+    """Some servers send a list of parts where OpenAI sends a text."""
+    if isinstance(token, str):
+        return token
+    texts = (part if isinstance(part, str) else part.get("text") for part in token)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _usage(told: UsageMetadata) -> Usage | None:
+    """None where the numbers are none that can be: then they are estimated."""
+    numbers = (told["input_tokens"], told["output_tokens"], told["total_tokens"])
+    if not all(0 <= number < 2**53 for number in numbers) or not any(numbers):
+        return None
+    return Usage(*numbers, estimated=False)
 
 
 _: type[UpstreamReader] = LangChainReader

@@ -5,6 +5,7 @@ from enum import Enum
 
 from app.errors import GatewayError
 from app.events.model import RunRecord
+from app.llm.clocks import LATE_S, SECOND_LOOK_S
 
 # A cancel that a library swallows (performance.md knows one that does) is sent again. Seconds.
 CANCEL_AGAIN_S = 1.0
@@ -62,7 +63,15 @@ class Run:
             self.stop(Cancelled.READERS_LEFT)
         else:
             loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(grace_s, self.stop, Cancelled.READERS_LEFT)
+            self._grace = loop.call_later(grace_s, self._grace_over, loop.time() + grace_s)
+
+    def _grace_over(self, due: float) -> None:
+        """Late means that we slept: a reader that came meanwhile waits to be accepted."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - due > LATE_S:
+            self._grace = loop.call_later(SECOND_LOOK_S, self.stop, Cancelled.READERS_LEFT)
+        else:
+            self.stop(Cancelled.READERS_LEFT)
 
     def end(self) -> None:
         """The ending is in the log; nothing of the run is left to stop."""

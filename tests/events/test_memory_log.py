@@ -7,7 +7,7 @@ import pytest
 from app.errors import Overloaded
 from app.events.log import EventLog, LogGone
 from app.events.memory import LOG_BYTES, MemoryEventLog
-from app.events.model import RunRecord, Token
+from app.events.model import Done, RunRecord, Token
 from tests.events.event_log_contract import EventLogContract
 from tests.events.making import done, read_to_end, record, start
 
@@ -117,7 +117,7 @@ async def test_a_key_that_was_freed_and_claimed_again_outlives_the_first_log() -
     assert await log.holder("me", "k") is second
 
 
-async def test_a_reader_of_a_dropped_log_is_told_wherever_it_stands() -> None:
+async def test_a_reader_of_a_dropped_log_gets_the_rest_and_a_new_one_is_told() -> None:
     log = MemoryEventLog(memory_bytes=64 * 1024, retention_s=900)
     async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks:
         run = await finished(log, "x" * 32_000)
@@ -126,6 +126,7 @@ async def test_a_reader_of_a_dropped_log_is_told_wherever_it_stands() -> None:
         await asyncio.sleep(0)
         await log.open(record())
         await waiting
+        assert isinstance((await behind.read(0))[-1].event, Done)
         with pytest.raises(LogGone):
             await behind.read(0)
         with pytest.raises(LogGone):
