@@ -3,6 +3,7 @@
 The upstream's own text stays in the log of the process; it never travels further.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -86,9 +87,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         try:
-            return max(0.0, float(value) * unit)
+            seconds = float(value) * unit
         except ValueError:
-            pass
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
     try:
         return max(
             0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
