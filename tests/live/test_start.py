@@ -18,3 +18,9 @@ def test_the_first_words_name_the_page_a_curl_line_the_model_and_the_data(
     assert gateway.find(r"^data\s+(.*)")
     answer = httpx.get(f"{gateway.url}/chat", params={"text": "Hello"}, timeout=20)
     assert answer.text.count("event: done") == 1
+
+
+def test_a_link_with_fields_that_nobody_knows_is_answered_all_the_same(gateway: Gateway) -> None:
+    strange = "&utm_source=a&utm_source=b&%ff=%fe" + "&x=1" * 1000
+    answer = httpx.get(f"{gateway.url}/chat?text=sim:tokens,n=1{strange}", timeout=20)
+    assert answer.text.count("event: final") == 1
