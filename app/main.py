@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -117,6 +118,9 @@ def _gateway(settings: Settings, tasks: asyncio.TaskGroup, base_url: str | None)
 async def _load(model: ChatModel) -> None:
     await asyncio.sleep(LOAD_AFTER_S)
     await model.load()
+    # What is loaded by now lives for ever: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
 
 
 async def _drain_at_shutdown(gateway: Gateway) -> None:

@@ -111,7 +111,7 @@ class Settings(BaseModel):
     )
     cors_origins: Names = Field((), description="exact origins, comma separated, or * alone")
     upstream_reader: str = Field(
-        "langchain", pattern="^langchain$", description="langchain (lean is not built yet)"
+        "lean", pattern="^(lean|langchain)$", description="lean or langchain"
     )
 
     # Silence after which a comment line is sent. Below the 60 s of nginx, ALB and Heroku's 55 s.

@@ -26,6 +26,7 @@ ONLY_IN = {
     "langchain_core": {"llm"},
     "langchain_openai": {"llm"},
     "openai": {"llm"},
+    "aiohttp": {"llm"},
     "httpx2": {"llm", "client"},
     "httptools": {"simulator"},
     "redis": {"events", "runs", "access"},

@@ -1,0 +1,69 @@
+"""LangChain's callbacks: what a model says, put on the run's queue as it comes."""
+
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+
+from app.events.model import Usage
+from app.llm.text import repaired
+from app.llm.turn import Turn
+
+
+class TokenHandler(AsyncCallbackHandler):
+    """Puts what the model says on the run's queue, one callback for each upstream chunk."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self.bug: Exception | None = None  # of ours, which is not the upstream's fault
+
+    async def on_llm_new_token(
+        self,
+        token: str | list[str | dict[str, Any]],
+        *,
+        chunk: GenerationChunk | ChatGenerationChunk | None = None,
+        **_: Any,
+    ) -> None:
+        try:
+            self._tell(_text(token), chunk)
+        except Exception as error:
+            self.bug = error
+            raise
+        await self._turn.give_way()
+
+    def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
+        if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
+            chunk.message, AIMessageChunk
+        ):
+            self._turn.chunk(text, "", tool_call=False)
+            return
+        message = chunk.message
+        text += message.additional_kwargs.get("refusal", "")
+        reasoning = message.additional_kwargs.get("reasoning_content", "")
+        self._turn.chunk(text, reasoning, tool_call=bool(message.tool_call_chunks))
+        if message.usage_metadata and (usage := _usage(message.usage_metadata)):
+            self._turn.used(usage)
+        reason = (chunk.generation_info or {}).get("finish_reason")
+        if isinstance(reason, str):
+            self._turn.finished(repaired(reason))
+
+
+def _text(token: str | list[str | dict[str, Any]]) -> str:
+    """Some servers send a list of parts where OpenAI sends a text."""
+    if isinstance(token, str):
+        return token
+    texts = (part if isinstance(part, str) else part.get("text") for part in token)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _usage(told: UsageMetadata) -> Usage | None:
+    """None where the numbers are none that can be: then they are estimated."""
+    numbers = (told["input_tokens"], told["output_tokens"], told["total_tokens"])
+    if not all(0 <= number < 2**53 for number in numbers) or not any(numbers):
+        return None
+    return Usage(*numbers, estimated=False)

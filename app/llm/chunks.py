@@ -1,0 +1,143 @@
+"""LangChain's chunks, made and merged without work that nobody sees."""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+logger = logging.getLogger(__name__)
+
+Emit = Callable[[Any, ChatGenerationChunk], Awaitable[None]]
+_set = object.__setattr__  # past pydantic's, which validates
+_MESSAGE_FIELDS = frozenset({"content", "additional_kwargs", "id", "tool_call_chunks"})
+_CHUNK_FIELDS = frozenset({"message", "generation_info", "text"})
+
+
+def plain_chunk(text: str, reasoning: str, message_id: str | None) -> ChatGenerationChunk:
+    """The chunk that stock makes of a delta of text or reasoning, without pydantic's validation."""
+    message = AIMessageChunk.__new__(AIMessageChunk)
+    _set(
+        message,
+        "__dict__",
+        {
+            "content": text,
+            "additional_kwargs": {"reasoning_content": reasoning} if reasoning else {},
+            "response_metadata": {"model_provider": "openai"},
+            "type": "AIMessageChunk",
+            "name": None,
+            "id": message_id,
+            "tool_calls": [],
+            "invalid_tool_calls": [],
+            "usage_metadata": None,
+            "tool_call_chunks": [],
+            "chunk_position": None,
+        },
+    )
+    _set(message, "__pydantic_fields_set__", set(_MESSAGE_FIELDS))
+    _set(message, "__pydantic_extra__", {})
+    _set(message, "__pydantic_private__", None)
+    chunk = ChatGenerationChunk.__new__(ChatGenerationChunk)
+    _set(
+        chunk,
+        "__dict__",
+        {"text": text, "generation_info": None, "type": "ChatGenerationChunk", "message": message},
+    )
+    _set(chunk, "__pydantic_fields_set__", set(_CHUNK_FIELDS))
+    _set(chunk, "__pydantic_extra__", None)
+    _set(chunk, "__pydantic_private__", None)
+    return chunk
+
+
+class Parts:
+    """One answer's chunks as ``generate_from_stream`` merges them. Plain ones in a row are kept as
+    texts and joined: a chunk for each token would keep 1.9 KB."""
+
+    def __init__(self, message_id: str | None) -> None:
+        self.message_id = message_id
+        self._chunks: list[ChatGenerationChunk] = []
+        self._texts: list[str] = []
+        self._reasonings: list[str] = []
+        self._last: ChatGenerationChunk | None = None
+
+    def add(self, chunk: ChatGenerationChunk, *, plain: bool) -> None:
+        """As ``BaseChatModel`` gathers a chunk; other than plain ones get its id and metadata."""
+        self._last = chunk
+        if plain:
+            self._texts.append(chunk.text)
+            if kwargs := chunk.message.additional_kwargs:
+                self._reasonings.append(kwargs["reasoning_content"])
+            return
+        self._join()
+        message = chunk.message
+        message.response_metadata = {**(chunk.generation_info or {}), **message.response_metadata}
+        if message.id is None:
+            message.id = self.message_id
+        self._chunks.append(chunk)
+
+    def end(self) -> ChatGenerationChunk | None:
+        """The empty chunk that closes an answer, unless the upstream's own did."""
+        if self._last is None or not isinstance(self._last.message, AIMessageChunk):
+            return None
+        if self._last.message.chunk_position:
+            return None
+        end = ChatGenerationChunk(
+            message=AIMessageChunk(content="", chunk_position="last", id=self.message_id)
+        )
+        self._join()
+        self._chunks.append(end)
+        return end
+
+    def result(self) -> ChatResult:
+        """Raises ``ValueError`` when nothing came."""
+        self._join()
+        return generate_from_stream(iter(self._chunks))
+
+    def _join(self) -> None:
+        if self._texts:
+            text, reasoning = "".join(self._texts), "".join(self._reasonings)
+            self._chunks.append(plain_chunk(text, reasoning, self.message_id))
+            self._texts, self._reasonings = [], []
+
+
+def emitter(run_manager: AsyncCallbackManagerForLLMRun | None) -> Emit | None:
+    """What to await for each chunk: LangChain's ``on_llm_new_token``, its handlers looked up once.
+
+    Inline coroutine handlers are awaited directly, with the manager's arguments and its rule for
+    errors; with any other kind attached, the manager does it all. None: nobody listens.
+    """
+    if run_manager is None or not run_manager.handlers:
+        return None
+    handlers = [handler for handler in run_manager.handlers if not handler.ignore_llm]
+    direct = all(
+        handler.run_inline and inspect.iscoroutinefunction(handler.on_llm_new_token)
+        for handler in handlers
+    )
+
+    async def through_manager(token: Any, chunk: ChatGenerationChunk) -> None:
+        await run_manager.on_llm_new_token(token, chunk=chunk)
+
+    if not direct:
+        return through_manager
+    told: dict[str, Any] = {
+        "run_id": run_manager.run_id,
+        "parent_run_id": run_manager.parent_run_id,
+        "tags": run_manager.tags,
+    }
+
+    async def to_handlers(token: Any, chunk: ChatGenerationChunk) -> None:
+        for handler in handlers:
+            try:
+                await handler.on_llm_new_token(token, chunk=chunk, **told)
+            except Exception as error:
+                logger.warning(
+                    "Error in %s.on_llm_new_token callback: %r", type(handler).__name__, error
+                )
+                if handler.raise_error:
+                    raise
+
+    return to_handlers
