@@ -17,6 +17,7 @@ class TokenHandler(AsyncCallbackHandler):
 
     run_inline = True
     raise_error = True
+    takes_bare_text = True  # the lean reader's: no chunk where there is nothing but text
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -30,15 +31,18 @@ class TokenHandler(AsyncCallbackHandler):
         **_: Any,
     ) -> None:
         try:
-            self._tell(_text(token), chunk)
+            self._tell(token if type(token) is str else _text(token), chunk)
         except Exception as error:
             self.bug = error
             raise
-        await self._turn.give_way()
+        if self._turn.is_over_its_share():
+            await self._turn.give_way()
 
     def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
-        if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
-            chunk.message, AIMessageChunk
+        if (
+            chunk is None
+            or not isinstance(chunk, ChatGenerationChunk)
+            or not isinstance(chunk.message, AIMessageChunk)
         ):
             self._turn.chunk(text, "", tool_call=False)
             return

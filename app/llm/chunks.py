@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
@@ -12,7 +11,6 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 logger = logging.getLogger(__name__)
 
-Emit = Callable[[Any, ChatGenerationChunk], Awaitable[None]]
 _set = object.__setattr__  # past pydantic's, which validates
 _MESSAGE_FIELDS = frozenset({"content", "additional_kwargs", "id", "tool_call_chunks"})
 _CHUNK_FIELDS = frozenset({"message", "generation_info", "text"})
@@ -62,18 +60,20 @@ class Parts:
         self._chunks: list[ChatGenerationChunk] = []
         self._texts: list[str] = []
         self._reasonings: list[str] = []
-        self._last: ChatGenerationChunk | None = None
+        self._closed = True  # also where nothing came
 
-    def add(self, chunk: ChatGenerationChunk, *, plain: bool) -> None:
-        """As ``BaseChatModel`` gathers a chunk; other than plain ones get its id and metadata."""
-        self._last = chunk
-        if plain:
-            self._texts.append(chunk.text)
-            if kwargs := chunk.message.additional_kwargs:
-                self._reasonings.append(kwargs["reasoning_content"])
-            return
+    def add_plain(self, text: str, reasoning: str) -> None:
+        """A chunk of ``plain_chunk``, without making it."""
+        self._closed = False
+        self._texts.append(text)
+        if reasoning:
+            self._reasonings.append(reasoning)
+
+    def add(self, chunk: ChatGenerationChunk) -> None:
+        """As ``BaseChatModel`` gathers a chunk: it gets its id and metadata."""
         self._join()
         message = chunk.message
+        self._closed = not isinstance(message, AIMessageChunk) or bool(message.chunk_position)
         message.response_metadata = {**(chunk.generation_info or {}), **message.response_metadata}
         if message.id is None:
             message.id = self.message_id
@@ -81,9 +81,7 @@ class Parts:
 
     def end(self) -> ChatGenerationChunk | None:
         """The empty chunk that closes an answer, unless the upstream's own did."""
-        if self._last is None or not isinstance(self._last.message, AIMessageChunk):
-            return None
-        if self._last.message.chunk_position:
+        if self._closed:
             return None
         end = ChatGenerationChunk(
             message=AIMessageChunk(content="", chunk_position="last", id=self.message_id)
@@ -104,40 +102,58 @@ class Parts:
             self._texts, self._reasonings = [], []
 
 
-def emitter(run_manager: AsyncCallbackManagerForLLMRun | None) -> Emit | None:
-    """What to await for each chunk: LangChain's ``on_llm_new_token``, its handlers looked up once.
+class Listeners:
+    """Who hears of one call's chunks: LangChain's ``on_llm_new_token``, handlers looked up once.
 
     Inline coroutine handlers are awaited directly, with the manager's arguments and its rule for
-    errors; with any other kind attached, the manager does it all. None: nobody listens.
+    errors; with any other kind attached, the manager does it all. A handler class with
+    ``takes_bare_text = True``, such as our own, gets text alone with ``chunk=None``, which
+    LangChain documents as optional: where only such ones listen, no chunk is made for a token.
     """
-    if run_manager is None or not run_manager.handlers:
-        return None
-    handlers = [handler for handler in run_manager.handlers if not handler.ignore_llm]
-    direct = all(
-        handler.run_inline and inspect.iscoroutinefunction(handler.on_llm_new_token)
-        for handler in handlers
-    )
 
-    async def through_manager(token: Any, chunk: ChatGenerationChunk) -> None:
-        await run_manager.on_llm_new_token(token, chunk=chunk)
+    def __init__(
+        self, run_manager: AsyncCallbackManagerForLLMRun | None, message_id: str | None
+    ) -> None:
+        self._manager = run_manager
+        self._message_id = message_id
+        handlers = run_manager.handlers if run_manager else []
+        self._handlers = [handler for handler in handlers if not handler.ignore_llm]
+        self._direct = all(
+            handler.run_inline and inspect.iscoroutinefunction(handler.on_llm_new_token)
+            for handler in self._handlers
+        )
+        self._bare = self._direct and all(
+            getattr(handler, "takes_bare_text", False) for handler in self._handlers
+        )
+        self._told: dict[str, Any] = {}
+        if run_manager:
+            self._told = {
+                "run_id": run_manager.run_id,
+                "parent_run_id": run_manager.parent_run_id,
+                "tags": run_manager.tags,
+            }
 
-    if not direct:
-        return through_manager
-    told: dict[str, Any] = {
-        "run_id": run_manager.run_id,
-        "parent_run_id": run_manager.parent_run_id,
-        "tags": run_manager.tags,
-    }
+    async def plain(self, text: str, reasoning: str) -> None:
+        """Tell of a chunk of text or reasoning alone."""
+        if self._bare and not reasoning:
+            await self._tell(text, None)
+        else:
+            await self.chunk(plain_chunk(text, reasoning, self._message_id))
 
-    async def to_handlers(token: Any, chunk: ChatGenerationChunk) -> None:
-        for handler in handlers:
+    async def chunk(self, chunk: ChatGenerationChunk) -> None:
+        if self._direct:
+            await self._tell(chunk.message.content, chunk)
+        elif self._manager:
+            token: Any = chunk.message.content
+            await self._manager.on_llm_new_token(token, chunk=chunk)
+
+    async def _tell(self, token: Any, chunk: ChatGenerationChunk | None) -> None:
+        for handler in self._handlers:
             try:
-                await handler.on_llm_new_token(token, chunk=chunk, **told)
+                await handler.on_llm_new_token(token, chunk=chunk, **self._told)
             except Exception as error:
                 logger.warning(
                     "Error in %s.on_llm_new_token callback: %r", type(handler).__name__, error
                 )
                 if handler.raise_error:
                     raise
-
-    return to_handlers

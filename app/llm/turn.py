@@ -56,15 +56,15 @@ class Turn:
         if text:
             self._say(Token, self._text.feed(text))
 
-    async def give_way(self) -> None:
-        """Let the others run, once this turn has had the event loop for ``SHARE_S``.
+    def is_over_its_share(self) -> bool:
+        """Not by the loop's clock, which uvloop stops during a pass."""
+        return perf_counter() - self._turned > SHARE_S
 
-        An upstream that always has more ready would else keep it: nothing on the way of a token
-        waits. Not the loop's clock, which uvloop stops during a pass.
-        """
-        if perf_counter() - self._turned > SHARE_S:
-            await asyncio.sleep(0)
-            self._turned = perf_counter()
+    async def give_way(self) -> None:
+        """Let the others run. An upstream that always has more ready would else keep the event
+        loop: nothing on the way of a token waits."""
+        await asyncio.sleep(0)
+        self._turned = perf_counter()
 
     def flush(self) -> None:
         """The upstream says nothing more: let out what was held back."""
