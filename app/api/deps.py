@@ -4,7 +4,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, get_args
 
-from anyio import Event as AnyioEvent
 from fastapi import Depends, Request, Response
 
 from app.api.stream import NativeStream
@@ -21,13 +20,10 @@ ANONYMOUS = "anonymous"  # the one caller of an open gateway
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """``shutdown`` is set by sse-starlette when a bare uvicorn goes down."""
-
     settings: Settings
     log: EventLog
     model: ChatModel
     supervisor: Supervisor
-    shutdown: AnyioEvent
 
 
 # Both are async without awaiting anything: FastAPI runs what is not async in a thread.
@@ -102,5 +98,4 @@ def stream(
         cursor.run_id,
         include,
         heartbeat_s=parts.settings.heartbeat_seconds,
-        shutdown=parts.shutdown,
     )

@@ -1,21 +1,20 @@
 """A run's events as a native stream: replay, then follow, with heartbeats.
 
-Deliberate oddities, against measured traps of sse-starlette 3.7 (``design.md`` section 4):
+Of sse-starlette's response this keeps the head and writes the body itself, because the library's
+way costs as much again as the rest of a token: an ``anyio`` scope for each write, three tasks for
+each stream. Deliberate oddities:
 
-1. The generator yields bytes that hold whole frames: what is ready, joined, one write.
-2. ``ping=0`` and a heartbeat of our own, because the library's is on an absolute timer, ends in a
-   blank line and costs a task for each stream.
-3. A reader is counted around the whole response, not in the generator: the generator of a client
-   that left before its first iteration never starts, and its ``finally`` never runs.
-4. No ``send_timeout``: it is a timer for each write and cannot close a full socket. ``app.server``
-   cuts frozen readers at the transport.
-5. No ``Connection`` header: HTTP/2 forbids it (RFC 9113 section 8.2.2).
+1. What is ready is joined and written at once, whole frames only. No async generator: one that a
+   client left before its first iteration never starts, and its ``finally`` never runs.
+2. The heartbeat is a line of our own, due when nothing was written for so long: the library's is on
+   an absolute timer and ends in a blank line (``design.md`` section 4).
+3. No timer for each write. ``app.server`` cuts frozen readers at the transport.
+4. No ``Connection`` header: HTTP/2 forbids it (RFC 9113 section 8.2.2).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncIterator, Collection
 
-from anyio import Event as AnyioEvent
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
@@ -28,7 +27,10 @@ HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store, no-transform",
 }
-FAREWELL_S = 5.0  # under a bare uvicorn: how long a stream may take to say its ending
+
+
+class _ClientLeft(Exception):
+    pass
 
 
 class NativeStream(EventSourceResponse):
@@ -42,60 +44,73 @@ class NativeStream(EventSourceResponse):
         include: Collection[Include],
         *,
         heartbeat_s: float,
-        shutdown: AnyioEvent,
     ) -> None:
         super().__init__(
-            frames(reader, include, heartbeat_s) if reader else _nothing(),
+            _nothing(),
             headers=HEADERS
             | {"content-location": f"/runs/{run_id}", "location": f"/runs/{run_id}/events"},
-            ping=0,
-            shutdown_event=shutdown,
-            shutdown_grace_period=FAREWELL_S,
         )
         del self.headers["connection"]
         self._supervisor = supervisor
         self._run_id = run_id
         self._reader = reader
+        self._shown_with = {None, *include}
+        self._heartbeat_s = heartbeat_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's
         try:
             with self._supervisor.reading(self._run_id):
-                await super().__call__(scope, receive, send)
+                async with asyncio.TaskGroup() as tasks:
+                    leaving = tasks.create_task(_client_leaves(receive))
+                    await self._write(send)
+                    leaving.cancel()
+        except* _ClientLeft:
+            pass
         finally:
             if self._reader is not None:
                 self._reader.close()
 
+    async def _write(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        if self._reader is not None:
+            await self._follow(self._reader, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-async def frames(
-    reader: Reader, include: Collection[Include], heartbeat_s: float
-) -> AsyncGenerator[bytes, None]:
-    """Writes: each of one or more whole frames, or a heartbeat. Ends behind ``done``.
-
-    Ends without it where the log was dropped: the reader resumes and learns what is left.
-    """
-    loop = asyncio.get_running_loop()
-    due = loop.time() + heartbeat_s
-    while True:
-        try:
-            entries = await reader.read(max(0.0, due - loop.time()))
-        except LogGone:
-            return
-        shown = [
-            entry.frame
-            for entry in entries
-            if entry.event.shown_with is None or entry.event.shown_with in include
-        ]
-        if shown:
-            yield b"".join(shown)
-        elif loop.time() >= due:
-            yield HEARTBEAT
-        else:
-            continue  # all hidden: the reader's silence goes on
-        if entries and type(entries[-1].event) is Done:
-            return
-        due = loop.time() + heartbeat_s
+    async def _follow(self, reader: Reader, send: Send) -> None:
+        """Ends behind ``done``, or without it where the log was dropped: the reader resumes and
+        learns what is left."""
+        time = asyncio.get_running_loop().time
+        due = time() + self._heartbeat_s
+        while True:
+            try:
+                entries = await reader.read(max(0.0, due - time()))
+            except LogGone:
+                return
+            shown = [entry.frame for entry in entries if entry.event.shown_with in self._shown_with]
+            if shown:
+                body = b"".join(shown)
+            elif time() >= due:
+                body = HEARTBEAT
+            else:
+                continue  # all hidden: the reader's silence goes on
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            if entries and type(entries[-1].event) is Done:
+                return
+            due = time() + self._heartbeat_s
 
 
-async def _nothing() -> AsyncGenerator[bytes, None]:
+async def _client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise _ClientLeft
+
+
+async def _nothing() -> AsyncIterator[bytes]:
     return
     yield

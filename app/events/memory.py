@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 from app.errors import Overloaded
 from app.events.log import BATCH_BYTES, EventLog, LogGone, Reader
-from app.events.model import Done, Entry, Error, Event, RunRecord, Snapshot
+from app.events.model import (
+    Done,
+    Entry,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    RunRecord,
+    Snapshot,
+    Token,
+)
 from app.wire.native import encode
 
 # With its frame and its text, what one entry takes on CPython 3.11: objects' headers and a list
@@ -18,6 +28,7 @@ from app.wire.native import encode
 ENTRY_BYTES = 136
 # And of one log: record, lists, dictionary slots.
 LOG_BYTES = 2048
+_TEXTS = (Token, Reasoning, Final)
 
 
 class _RunLog:
@@ -50,11 +61,13 @@ class MemoryReader:
     no timer.
     """
 
-    __slots__ = ("_after", "_deadline", "_future", "_log", "_timer")
+    __slots__ = ("_after", "_deadline", "_future", "_log", "_loop", "_timer")
 
     def __init__(self, log: _RunLog, after: int) -> None:
         self._log = log
         self._after = after
+        # Kept, because get_running_loop() asks the kernel for our process id each time (3.11).
+        self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
@@ -78,11 +91,10 @@ class MemoryReader:
         return entries[first:last]
 
     async def _wait(self, silence_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + silence_s
+        self._deadline = self._loop.time() + silence_s
         if self._timer is None or self._timer.when() > self._deadline:
-            self._arm(loop)
-        future = self._future = loop.create_future()
+            self._arm()
+        future = self._future = self._loop.create_future()
         self._log.waiting.add(future)
         try:
             await future
@@ -96,21 +108,21 @@ class MemoryReader:
     def close(self) -> None:
         self._disarm()
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _arm(self) -> None:
         self._disarm()
-        self._timer = loop.call_at(self._deadline, self._silent, loop)
+        self._timer = self._loop.call_at(self._deadline, self._silent)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _silent(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _silent(self) -> None:
         self._timer = None
         if self._future is None or self._future.done():
             return  # nobody waits: the next wait arms it again
-        if loop.time() < self._deadline:
-            self._arm(loop)
+        if self._loop.time() < self._deadline:
+            self._arm()
         else:
             self._future.set_result(None)
 
@@ -147,13 +159,15 @@ class MemoryEventLog:
         log = self._logs[run_id]
         numbered = enumerate(events, len(log.entries) + 1)
         entries = [Entry(seq, event, encode(run_id, seq, event)) for seq, event in numbered]
-        size = sum(_size(entry) for entry in entries)
+        size = sum([_size(entry) for entry in entries])
         log.entries += entries
         log.bytes += size
         self.bytes += size
         while self.bytes > self._memory_bytes and self._finished:
             self._drop(next(iter(self._finished)))
-        self._note_ending(log, events)
+        for event in events:
+            if type(event) is not Token:  # which nearly every one is
+                self._note_ending(log, event)
         log.wake()
 
     async def find(self, run_id: str) -> Snapshot | None:
@@ -166,17 +180,16 @@ class MemoryEventLog:
             raise LogGone
         return MemoryReader(log, after)
 
-    def _note_ending(self, log: _RunLog, events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, Error):
-                log.error = event
-            elif isinstance(event, Done):
-                if event.frees_key:
-                    self._free_key(log)
-                loop = asyncio.get_running_loop()
-                self._finished[log.record.run_id] = loop.time() + self._retention_s
-                if self._expiry is None:
-                    self._expire()
+    def _note_ending(self, log: _RunLog, event: Event) -> None:
+        if isinstance(event, Error):
+            log.error = event
+        elif isinstance(event, Done):
+            if event.frees_key:
+                self._free_key(log)
+            loop = asyncio.get_running_loop()
+            self._finished[log.record.run_id] = loop.time() + self._retention_s
+            if self._expiry is None:
+                self._expire()
 
     def _free_key(self, log: _RunLog) -> None:
         if log.record.idempotency_key is not None:
@@ -210,7 +223,8 @@ class MemoryEventLog:
 
 
 def _size(entry: Entry) -> int:
-    text = getattr(entry.event, "text", "")
+    event = entry.event
+    text = event.text if isinstance(event, _TEXTS) else ""
     return len(entry.frame) + sys.getsizeof(text) + ENTRY_BYTES
 
 

@@ -12,6 +12,8 @@ from app.events.model import Event
 class EventQueue:
     def __init__(self) -> None:
         self._events: list[Event] = []
+        # Kept, because get_running_loop() asks the kernel for our process id each time (3.11).
+        self._loop = asyncio.get_running_loop()
         self._wake: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -27,7 +29,7 @@ class EventQueue:
     async def take(self) -> list[Event]:
         """Everything that waits, at least one event; empty once closed and drained."""
         if not self._events and not self._closed:
-            self._wake = asyncio.get_running_loop().create_future()
+            self._wake = self._loop.create_future()
             await self._wake
             self._wake = None
         events, self._events = self._events, []

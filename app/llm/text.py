@@ -37,3 +37,8 @@ def repaired(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def utf8_size(text: str) -> int:
+    """Bytes."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -14,7 +14,7 @@ from app.errors import UpstreamError
 from app.events.model import Reasoning, Token, Usage
 from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
-from app.llm.text import SurrogateJoiner
+from app.llm.text import SurrogateJoiner, utf8_size
 
 SHARE_S = 0.0005  # measured: beside four flat-out runs a first token comes after 0.2 s, not 0.65
 BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
@@ -82,14 +82,14 @@ class Turn:
         """As the upstream told, else estimated: most servers send a token a chunk, some more."""
         if self._told is not None:
             return self._told
-        asked = -(-len(self.prompt.text.encode()) // BYTES_PER_TOKEN)
+        asked = -(-utf8_size(self.prompt.text) // BYTES_PER_TOKEN)
         answered = max(self._chunks, self._bytes // BYTES_PER_TOKEN)
         return Usage(asked, answered, asked + answered, estimated=True)
 
     def _say(self, kind: type[Token] | type[Reasoning], text: str) -> None:
         if text:
             self._chunks += 1
-            self._bytes += len(text.encode())
+            self._bytes += utf8_size(text)
             self._queue.put(kind(text))
 
 

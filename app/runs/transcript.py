@@ -17,8 +17,11 @@ from app.events.model import (
     Token,
     Usage,
 )
+from app.llm.text import utf8_size
 from app.runs.run import Cancelled, Outcome
 from app.runs.state import State, advance
+
+_SAID = (Token, Reasoning)
 
 
 class Transcript:
@@ -48,15 +51,15 @@ class Transcript:
 
     async def extend(self, events: Sequence[Event]) -> None:
         """Raises ``AnswerTooLarge``; what fitted is written, and nothing fits from then on."""
-        fitting = []
-        for event in events:
-            if isinstance(event, Token | Reasoning):
-                self._room -= len(event.text.encode())
+        fitting = events
+        for at, event in enumerate(events):
+            if isinstance(event, _SAID):
+                self._room -= utf8_size(event.text)
                 if self._room < 0:
+                    fitting = events[:at]
                     break
-                if isinstance(event, Token):
-                    self._tokens.append(event.text)
-            fitting.append(event)
+            if isinstance(event, Token):
+                self._tokens.append(event.text)
         await self._write(fitting)
         if self._room < 0:
             raise AnswerTooLarge
@@ -83,6 +86,6 @@ class Transcript:
         if not events:
             return
         for event in events:
-            if not (self._state is State.RUNNING and type(event) is Token):  # nearly always so
+            if self._state is not State.RUNNING or not isinstance(event, _SAID):  # else no change
                 self._state = advance(self._state, event)
         await self._log.append(self._record.run_id, events)
