@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -70,6 +71,7 @@ Names = Annotated[
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
+@lru_cache(64)  # each request asks, always of the same few
 def is_loopback(host: str) -> bool:
     """True for ``localhost`` and for addresses of 127.0.0.0/8 and ::1 (RFC 1122, RFC 4291)."""
     if host.lower() == "localhost":

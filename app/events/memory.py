@@ -157,9 +157,14 @@ class MemoryEventLog:
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
         log = self._logs[run_id]
-        numbered = enumerate(events, len(log.entries) + 1)
-        entries = [Entry(seq, event, encode(run_id, seq, event)) for seq, event in numbered]
-        size = sum([_size(entry) for entry in entries])
+        entries: list[Entry] = []
+        size = 0
+        for seq, event in enumerate(events, len(log.entries) + 1):
+            frame = encode(run_id, seq, event)
+            entries.append(Entry(seq, event, frame))
+            size += len(frame) + ENTRY_BYTES
+            if isinstance(event, _TEXTS):
+                size += sys.getsizeof(event.text)
         log.entries += entries
         log.bytes += size
         self.bytes += size
@@ -220,12 +225,6 @@ class MemoryEventLog:
         self._free_key(log)
         log.gone = True  # a reader that is under way still gets the rest: it is cut if it freezes
         log.wake()
-
-
-def _size(entry: Entry) -> int:
-    event = entry.event
-    text = event.text if isinstance(event, _TEXTS) else ""
-    return len(entry.frame) + sys.getsizeof(text) + ENTRY_BYTES
 
 
 _: type[EventLog] = MemoryEventLog  # the type checker proves the promise is kept

@@ -31,7 +31,10 @@ class TokenHandler(AsyncCallbackHandler):
         **_: Any,
     ) -> None:
         try:
-            self._tell(token if type(token) is str else _text(token), chunk)
+            if chunk is None and isinstance(token, str):
+                self._turn.chunk(token, "", tool_call=False)
+            else:
+                self._tell(_text(token), chunk)
         except Exception as error:
             self.bug = error
             raise
@@ -39,10 +42,8 @@ class TokenHandler(AsyncCallbackHandler):
             await self._turn.give_way()
 
     def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
-        if (
-            chunk is None
-            or not isinstance(chunk, ChatGenerationChunk)
-            or not isinstance(chunk.message, AIMessageChunk)
+        if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
+            chunk.message, AIMessageChunk
         ):
             self._turn.chunk(text, "", tool_call=False)
             return

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
@@ -133,19 +134,17 @@ class Listeners:
                 "tags": run_manager.tags,
             }
 
-    async def plain(self, text: str, reasoning: str) -> None:
+    def plain(self, text: str, reasoning: str) -> Awaitable[None]:
         """Tell of a chunk of text or reasoning alone."""
         if self._bare and not reasoning:
-            await self._tell(text, None)
-        else:
-            await self.chunk(plain_chunk(text, reasoning, self._message_id))
+            return self._tell(text, None)
+        return self.chunk(plain_chunk(text, reasoning, self._message_id))
 
-    async def chunk(self, chunk: ChatGenerationChunk) -> None:
-        if self._direct:
-            await self._tell(chunk.message.content, chunk)
-        elif self._manager:
-            token: Any = chunk.message.content
-            await self._manager.on_llm_new_token(token, chunk=chunk)
+    def chunk(self, chunk: ChatGenerationChunk) -> Awaitable[None]:
+        token: Any = chunk.message.content
+        if self._direct or self._manager is None:
+            return self._tell(token, chunk)
+        return self._manager.on_llm_new_token(token, chunk=chunk)
 
     async def _tell(self, token: Any, chunk: ChatGenerationChunk | None) -> None:
         for handler in self._handlers:
