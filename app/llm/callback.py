@@ -8,6 +8,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
 from app.events.model import Usage
+from app.llm.attempt import Attempt
 from app.llm.text import repaired
 from app.llm.turn import Turn
 
@@ -19,8 +20,9 @@ class TokenHandler(AsyncCallbackHandler):
     raise_error = True
     takes_bare_text = True  # the lean reader's: no chunk where there is nothing but text
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, attempt: Attempt) -> None:
         self._turn = turn
+        self._attempt = attempt
         self.bug: Exception | None = None  # of ours, which is not the upstream's fault
 
     async def on_llm_new_token(
@@ -38,8 +40,8 @@ class TokenHandler(AsyncCallbackHandler):
         except Exception as error:
             self.bug = error
             raise
-        if self._turn.is_over_its_share():
-            await self._turn.give_way()
+        if self._attempt.is_over_its_share():
+            await self._attempt.give_way()
 
     def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
         if not isinstance(chunk, ChatGenerationChunk) or not isinstance(

@@ -18,7 +18,7 @@ from langchain_openai.chat_models.base import _handle_openai_api_error, _handle_
 from multidict import CIMultiDict
 from yarl import URL
 
-from app.llm.attempt import note_head
+from app.llm.attempt import ATTEMPT, note_head
 from app.llm.sse import DataSplitter
 
 ERROR_BODY_BYTES = 64 * 1024  # of a refusal; only its code is looked at
@@ -42,11 +42,16 @@ class Answer:
         self._drains = drains
         self._content = response.content
         self._split = DataSplitter().feed
+        self._attempt = ATTEMPT.get(None)
 
     async def read(self) -> list[bytes] | None:
         """The data of each event that one read of the socket completes; None at the end."""
         try:
-            chunk = await self._content.readany()
+            chunk = self._content.read_nowait()
+            if not chunk:
+                chunk = await self._content.readany()
+                if self._attempt:
+                    self._attempt.woke()
         except Exception:
             with stock_errors(self.request):
                 raise

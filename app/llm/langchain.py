@@ -72,7 +72,7 @@ class LangChainReader:
     async def ask(self, turn: Turn) -> None:
         attempt = Attempt()
         ATTEMPT.set(attempt)
-        handler = TokenHandler(turn)
+        handler = TokenHandler(turn, attempt)
         try:
             await self._model.ainvoke(
                 [HumanMessage(turn.prompt.text)],

@@ -4,10 +4,8 @@ No LangChain here: this is what the rest of the gateway sees of ``llm`` before L
 imported.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any, Protocol
 
 from app.errors import UpstreamError
@@ -16,7 +14,6 @@ from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
 from app.llm.text import SurrogateJoiner, utf8_size
 
-SHARE_S = 0.0005  # measured: beside four flat-out runs a first token comes after 0.2 s, not 0.65
 BYTES_PER_TOKEN = 4  # OpenAI's rule of thumb for English text
 
 
@@ -44,7 +41,6 @@ class Turn:
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
         self._told: Usage | None = None
-        self._turned = perf_counter()
         self._chunks = 0
         self._bytes = 0
 
@@ -55,16 +51,6 @@ class Turn:
             self._say(Reasoning, self._reasoning.feed(reasoning))
         if text:
             self._say(Token, self._text.feed(text))
-
-    def is_over_its_share(self) -> bool:
-        """Not by the loop's clock, which uvloop stops during a pass."""
-        return perf_counter() - self._turned > SHARE_S
-
-    async def give_way(self) -> None:
-        """Let the others run. An upstream that always has more ready would else keep the event
-        loop: nothing on the way of a token waits."""
-        await asyncio.sleep(0)
-        self._turned = perf_counter()
 
     def flush(self) -> None:
         """The upstream says nothing more: let out what was held back."""
