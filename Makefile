@@ -1,9 +1,10 @@
 # Everything here works on a fresh machine: the set-up happens when it is needed, in .venv.
 # PIP_* and UV_* of the machine are respected; no download address stands here or in the lock files.
-.PHONY: help run test check lock clean
+.PHONY: help run test bench check lock clean
 .DEFAULT_GOAL := help
 
-# More arguments for pytest (`make test ARGS="-k resume -x"`) or uv (`make lock ARGS=--upgrade`).
+# More arguments for pytest (`make test ARGS="-k resume -x"`), the benchmark (`make bench
+# ARGS="--only S1,S2 --targets gateway,nginx"`, ARGS=--help) or uv (`make lock ARGS=--upgrade`).
 ARGS ?=
 # Programs that tests drive and PyPI does not have, each with its Debian package.
 TEST_TOOLS := chromium=chromium curl=curl
@@ -19,6 +20,10 @@ test: ## sets everything up, then runs all tests
 	@scripts/setup.sh requirements-dev.lock $(TEST_TOOLS)
 	.venv/bin/python -m pytest $(ARGS)
 
+bench: ## the gateway and others side by side, 15 minutes; BENCH_PEERS=all: more others, an hour
+	@scripts/setup.sh requirements-dev.lock nginx=nginx
+	@exec .venv/bin/python -m tests.bench $(ARGS)
+
 check: ## lint, format, types and layers
 	@scripts/setup.sh requirements-dev.lock
 	.venv/bin/python -m ruff check
@@ -31,5 +36,5 @@ lock: ## writes requirements*.lock anew from pyproject.toml
 	scripts/lock.sh $(ARGS)
 
 clean: ## removes what the other targets made; data/ and .env stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis frontend/node_modules
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench frontend/node_modules
 	find app tests -name __pycache__ -prune -exec rm -rf {} +

@@ -8,8 +8,10 @@ each stream. Deliberate oddities:
    client left before its first iteration never starts, and its ``finally`` never runs.
 2. The heartbeat is a line of our own, due when nothing was written for so long: the library's is on
    an absolute timer and ends in a blank line (``design.md`` section 4).
-3. No timer for each write. ``app.server`` cuts frozen readers at the transport.
-4. No ``Connection`` header: HTTP/2 forbids it (RFC 9113 section 8.2.2).
+3. The body is written in a task of its own, because one that waits below the middleware would wake
+   through all of it.
+4. No timer for each write. ``app.server`` cuts frozen readers at the transport.
+5. No ``Connection`` header: HTTP/2 forbids it (RFC 9113 section 8.2.2).
 """
 
 import asyncio
@@ -27,10 +29,6 @@ HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store, no-transform",
 }
-
-
-class _ClientLeft(Exception):
-    pass
 
 
 class NativeStream(EventSourceResponse):
@@ -61,11 +59,10 @@ class NativeStream(EventSourceResponse):
         try:
             with self._supervisor.reading(self._run_id):
                 async with asyncio.TaskGroup() as tasks:
-                    leaving = tasks.create_task(_client_leaves(receive))
-                    await self._write(send)
-                    leaving.cancel()
-        except* _ClientLeft:
-            pass
+                    writer = tasks.create_task(self._write(send))
+                    while (await receive())["type"] != "http.disconnect":
+                        pass  # which comes behind the response's end, too (ASGI HTTP 2.3)
+                    writer.cancel()
         finally:
             if self._reader is not None:
                 self._reader.close()
@@ -103,12 +100,6 @@ class NativeStream(EventSourceResponse):
             if entries and type(entries[-1].event) is Done:
                 return
             due = time() + self._heartbeat_s
-
-
-async def _client_leaves(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    raise _ClientLeft
 
 
 async def _nothing() -> AsyncIterator[bytes]:
