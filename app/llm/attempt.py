@@ -14,9 +14,11 @@ class Attempt:
         self.head_seen = False
         self._began = perf_counter()
 
-    def woke(self) -> None:
-        """The reader had to wait for the upstream, so the others have had their turn."""
-        self._began = perf_counter()
+    def waited_since(self, asked: float) -> None:
+        """More was asked for at ``asked``. If we had to wait for it, others had their turn."""
+        now = perf_counter()
+        if now - asked > SHARE_S:
+            self._began = now
 
     def is_over_its_share(self) -> bool:
         """Not by the loop's clock, which uvloop stops during a pass."""

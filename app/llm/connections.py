@@ -7,6 +7,7 @@ once, because aiohttp would look for a proxy and a ``.netrc`` in a thread each t
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -46,15 +47,14 @@ class Answer:
 
     async def read(self) -> list[bytes] | None:
         """The data of each event that one read of the socket completes; None at the end."""
+        asked = perf_counter()
         try:
-            chunk = self._content.read_nowait()
-            if not chunk:
-                chunk = await self._content.readany()
-                if self._attempt:
-                    self._attempt.woke()
+            chunk = await self._content.readany()
         except Exception:
             with stock_errors(self.request):
                 raise
+        if self._attempt:
+            self._attempt.waited_since(asked)
         return self._split(chunk) if chunk else None
 
     def close(self) -> None:
