@@ -55,11 +55,11 @@ class NativeStream(EventSourceResponse):
         self._shown_with = {None, *include}
         self._heartbeat_s = heartbeat_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._supervisor.reading(self._run_id):
                 async with asyncio.TaskGroup() as tasks:
-                    writer = tasks.create_task(self._write(send))
+                    writer = tasks.create_task(self._write(send, scope["state"]["send"]))
                     while (await receive())["type"] != "http.disconnect":
                         pass  # which comes behind the response's end, too (ASGI HTTP 2.3)
                     writer.cancel()
@@ -67,7 +67,8 @@ class NativeStream(EventSourceResponse):
             if self._reader is not None:
                 self._reader.close()
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, send_body: Send) -> None:
+        """``send_body``: past the middleware (``app.api.guard.RequestId``)."""
         await send(
             {
                 "type": "http.response.start",
@@ -76,7 +77,7 @@ class NativeStream(EventSourceResponse):
             }
         )
         if self._reader is not None:
-            await self._follow(self._reader, send)
+            await self._follow(self._reader, send_body)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _follow(self, reader: Reader, send: Send) -> None:
