@@ -21,6 +21,7 @@ from app.events.model import (
     Snapshot,
     Token,
 )
+from app.events.waiting import Waiters
 from app.wire.native import encode
 
 # With its frame and its text, what one entry takes on CPython 3.11: objects' headers and a list
@@ -32,7 +33,7 @@ _TEXTS = (Token, Reasoning, Final)
 
 
 class _RunLog:
-    __slots__ = ("bytes", "entries", "error", "gone", "record", "waiting")
+    __slots__ = ("bytes", "entries", "error", "gone", "record", "waiters")
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
@@ -40,18 +41,12 @@ class _RunLog:
         self.error: Error | None = None
         self.bytes = LOG_BYTES
         self.gone = False
-        self.waiting: set[asyncio.Future[None]] = set()
+        self.waiters = Waiters()
 
     @property
     def done(self) -> Done | None:
         last = self.entries[-1].event if self.entries else None
         return last if isinstance(last, Done) else None
-
-    def wake(self) -> None:
-        waiting, self.waiting = self.waiting, set()
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
 
 
 class MemoryReader:
@@ -94,16 +89,19 @@ class MemoryReader:
         self._deadline = self._loop.time() + silence_s
         if self._timer is None or self._timer.when() > self._deadline:
             self._arm()
-        future = self._future = self._loop.create_future()
-        self._log.waiting.add(future)
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._disarm()
-            raise
-        finally:
-            self._future = None
-            self._log.waiting.discard(future)
+        log = self._log
+        while self._after >= len(log.entries) and not log.gone:  # woken for what was read already
+            future = self._future = log.waiters.add()
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._disarm()
+                raise
+            finally:
+                self._future = None
+                log.waiters.discard(future)
+            if self._loop.time() >= self._deadline:
+                return
 
     def close(self) -> None:
         self._disarm()
@@ -173,7 +171,7 @@ class MemoryEventLog:
         for event in events:
             if type(event) is not Token:  # which nearly every one is
                 self._note_ending(log, event)
-        log.wake()
+        log.waiters.wake()
 
     async def find(self, run_id: str) -> Snapshot | None:
         log = self._logs.get(run_id)
@@ -224,7 +222,7 @@ class MemoryEventLog:
         self.bytes -= log.bytes
         self._free_key(log)
         log.gone = True  # a reader that is under way still gets the rest: it is cut if it freezes
-        log.wake()
+        log.waiters.wake()
 
 
 _: type[EventLog] = MemoryEventLog  # the type checker proves the promise is kept
