@@ -32,7 +32,8 @@ HEADERS = {
 
 
 class NativeStream(EventSourceResponse):
-    """Counts as a reader of the run for as long as it lives. ``reader`` None: nothing is left."""
+    """The head; ``Body`` is left for ``app.api.guard.RequestId`` to write. ``reader`` None: nothing
+    is left."""
 
     def __init__(
         self,
@@ -49,17 +50,47 @@ class NativeStream(EventSourceResponse):
             | {"content-location": f"/runs/{run_id}", "location": f"/runs/{run_id}/events"},
         )
         del self.headers["connection"]
+        self._body = Body(supervisor, reader, run_id, include, heartbeat_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+        except BaseException:
+            self._body.abandon()
+            raise
+        scope["state"]["body"] = self._body
+
+
+class Body:
+    """Counts as a reader of the run for as long as it is written."""
+
+    __slots__ = ("_heartbeat_s", "_reader", "_run_id", "_shown_with", "_supervisor")
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        reader: Reader | None,
+        run_id: str,
+        include: Collection[Include],
+        heartbeat_s: float,
+    ) -> None:
         self._supervisor = supervisor
-        self._run_id = run_id
         self._reader = reader
+        self._run_id = run_id
         self._shown_with = {None, *include}
         self._heartbeat_s = heartbeat_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, receive: Receive, send: Send) -> None:
         try:
             with self._supervisor.reading(self._run_id):
                 async with asyncio.TaskGroup() as tasks:
-                    writer = tasks.create_task(self._write(send, scope["state"]["send"]))
+                    writer = tasks.create_task(self._write(send))
                     while (await receive())["type"] != "http.disconnect":
                         pass  # which comes behind the response's end, too (ASGI HTTP 2.3)
                     writer.cancel()
@@ -67,17 +98,14 @@ class NativeStream(EventSourceResponse):
             if self._reader is not None:
                 self._reader.close()
 
-    async def _write(self, send: Send, send_body: Send) -> None:
-        """``send_body``: past the middleware (``app.api.guard.RequestId``)."""
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
+    def abandon(self) -> None:
+        """The reader came and left before a byte of it was written."""
+        with self._supervisor.reading(self._run_id):
+            pass
+
+    async def _write(self, send: Send) -> None:
         if self._reader is not None:
-            await self._follow(self._reader, send_body)
+            await self._follow(self._reader, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _follow(self, reader: Reader, send: Send) -> None:

@@ -29,7 +29,7 @@ class Run:
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         self.stop_reason: StopReason | None = None
-        self.ended = asyncio.Event()
+        self.ended = asyncio.get_running_loop().create_future()
         self._readers = 0
         self._grace: asyncio.TimerHandle | None = None
         self._call: asyncio.Task[Outcome] | None = None
@@ -57,7 +57,7 @@ class Run:
         """A reader left; the last one starts the grace clock."""
         self._readers -= 1
         grace_s = self.record.grace_s
-        if self._readers or grace_s is None or self.ended.is_set():
+        if self._readers or grace_s is None or self.ended.done():
             return
         if grace_s == 0:
             self.stop(Cancelled.READERS_LEFT)
@@ -77,7 +77,8 @@ class Run:
         """The ending is in the log; nothing of the run is left to stop."""
         if self._grace is not None:
             self._grace.cancel()
-        self.ended.set()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _cancel_call(self) -> None:
         if self._call is not None and not self._call.done():

@@ -171,7 +171,7 @@ class Supervisor:
         run.stop(Cancelled.BY_REQUEST)
         try:
             async with asyncio.timeout(CANCEL_WAIT_S):
-                await run.ended.wait()
+                await asyncio.shield(run.ended)
         except TimeoutError:
             return Stopped(run_id, "running", int(CANCEL_WAIT_S * 1000))
         ended = await self._log.find(run_id)

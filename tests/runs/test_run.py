@@ -96,7 +96,7 @@ async def test_the_ending_stops_a_clock_that_runs() -> None:
     run.end()
     await later(2 * SHORT_S)
     assert run.stop_reason is None
-    assert run.ended.is_set()
+    assert run.ended.done()
 
 
 async def test_the_first_reason_to_stop_stands() -> None:
