@@ -16,6 +16,7 @@ each stream. Deliberate oddities:
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
+from functools import lru_cache
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -83,7 +84,7 @@ class Body:
         self._supervisor = supervisor
         self._reader = reader
         self._run_id = run_id
-        self._shown_with = {None, *include}
+        self._shown_with = _shown_with(frozenset(include))
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, receive: Receive, send: Send) -> None:
@@ -129,6 +130,11 @@ class Body:
             if entries and type(entries[-1].event) is Done:
                 return
             due = time() + self._heartbeat_s
+
+
+@lru_cache  # one set for all streams that show the same
+def _shown_with(include: frozenset[Include]) -> frozenset[Include | None]:
+    return include | {None}
 
 
 async def _nothing() -> AsyncIterator[bytes]:
