@@ -87,6 +87,8 @@ class Connections:
         self._headers["content-type"] = "application/json"
         self._headers["accept-encoding"] = "identity"
         self._proxy, self._proxy_headers = environment_proxy(self._url) if trust_env else (None, {})
+        if self._url.scheme == "http":  # else the proxy gets a CONNECT, and headers of its own
+            self._headers.update(self._proxy_headers)
         self._session = aiohttp.ClientSession(
             # No cap: a cap would queue without a word.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),

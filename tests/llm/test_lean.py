@@ -87,6 +87,8 @@ class Recorder(AsyncCallbackHandler):
 def bare(value: Any) -> Any:
     """A message or chunk as plain data, without its id."""
     data = value.model_dump()
+    if hasattr(value, "message"):  # which is dumped as its base class, without tools and usage
+        data["message"] = value.message.model_dump()
     data.get("message", data).pop("id", None)
     return data
 
@@ -178,6 +180,49 @@ async def test_streaming_gives_the_same_chunks_and_errors(
     text = with_cuts(script, cuts)
     stock = await streamed(StockChatOpenAI, simulator.url, text)
     assert await streamed(LeanChatOpenAI, simulator.url, text) == stock
+
+
+class BareRecorder(Recorder):
+    """Takes text without a chunk, as the gateway's own handler does."""
+
+    takes_bare_text = True
+
+    async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **more: Any) -> None:
+        if chunk is None:
+            self.seen.append((token, None, more["tags"]))
+        else:
+            await super().on_llm_new_token(token, chunk=chunk, **more)
+
+
+@pytest.mark.parametrize("script", ["sim:plain,interval=0", "sim:reasoning", "sim:tool,preamble=1"])
+async def test_a_handler_that_takes_bare_text_misses_nothing_but_chunks_of_text_alone(
+    simulator: Simulator, script: str
+) -> None:
+    every, bare_one = Recorder(), BareRecorder()
+    for recorder in (every, bare_one):
+        asked = model(LeanChatOpenAI, simulator.url)
+        await asked.ainvoke([HumanMessage(script)], {"callbacks": [recorder]})
+        await closed(asked)
+    assert len(bare_one.seen) == len(every.seen)
+    assert any(seen[1] is None for seen in bare_one.seen if isinstance(seen, tuple))
+    for without, with_chunk in zip(bare_one.seen, every.seen, strict=True):
+        if without != with_chunk:
+            token, chunk, tags = with_chunk
+            assert without == (token, None, tags)
+            assert chunk["message"]["content"] == token
+            assert not chunk["generation_info"]
+            said = ("additional_kwargs", "tool_call_chunks", "usage_metadata")
+            assert not any(chunk["message"][name] for name in said)
+
+
+async def test_beside_a_handler_that_wants_chunks_every_handler_gets_them(
+    simulator: Simulator,
+) -> None:
+    every, bare_one = Recorder(), BareRecorder()
+    asked = model(LeanChatOpenAI, simulator.url)
+    await asked.ainvoke("sim:tokens,n=3", {"callbacks": [every, bare_one]})
+    await closed(asked)
+    assert bare_one.seen == every.seen
 
 
 def with_cuts(script: str, cuts: random.Random) -> str:

@@ -1,0 +1,84 @@
+"""The lean reader's connections: whose proxy they take, and what a proxy gets."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from yarl import URL
+
+from app.llm.connections import environment_proxy
+from app.llm.lean import LeanChatOpenAI
+from tests.llm.test_lean import closed, model
+
+pytestmark = pytest.mark.anyio
+
+BOUND_S = 30
+NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxy", "headers"),
+    [
+        ({}, None, {}),
+        ({"https_proxy": "http://p:3128"}, "http://p:3128", {}),
+        ({"HTTPS_PROXY": "http://p:3128"}, "http://p:3128", {}),
+        ({"https_proxy": "p:3128"}, "http://p:3128", {}),
+        ({"all_proxy": "http://p:3128"}, "http://p:3128", {}),
+        ({"http_proxy": "http://p:3128"}, None, {}),  # for other addresses
+        ({"https_proxy": "http://p:3128", "no_proxy": "model.example"}, None, {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": ".example"}, None, {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": "*"}, None, {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": "other.example"}, "http://p:3128", {}),
+        (
+            {"https_proxy": "http://me:s%C3%A9cret@p:3128"},
+            "http://p:3128",
+            {"proxy-authorization": "Basic bWU6c8OpY3JldA=="},
+        ),
+    ],
+)
+def test_the_environment_names_the_proxy_as_it_does_for_other_programs(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: Mapping[str, str],
+    proxy: str | None,
+    headers: Mapping[str, str],
+) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found, sent = environment_proxy(URL("https://model.example/v1/chat/completions"))
+    assert (str(found) if found else None, sent) == (proxy, headers)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_proxy_gets_the_request_and_its_login_only_where_the_environment_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    heads: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listening(inbox: asyncio.StreamReader, outbox: asyncio.StreamWriter) -> None:
+        heads.put_nowait(await inbox.readuntil(b"\r\n\r\n"))
+        outbox.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await outbox.drain()
+        outbox.close()
+
+    async with (
+        asyncio.timeout(BOUND_S),
+        await asyncio.start_server(listening, "127.0.0.1", 0) as proxy,
+        await asyncio.start_server(listening, "127.0.0.1", 0) as upstream,
+    ):
+        port = proxy.sockets[0].getsockname()[1]
+        for name in NAMES:
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+        asked_port = upstream.sockets[0].getsockname()[1]
+        asked = model(LeanChatOpenAI, f"http://127.0.0.1:{asked_port}/v1", trust_env=trusted)
+        with pytest.raises(Exception, match="403"):
+            await asked.ainvoke("hello")
+        await closed(asked)
+        head = (await heads.get()).decode().lower()
+    target = f"http://127.0.0.1:{asked_port}" if trusted else ""
+    assert head.startswith(f"post {target}/v1/chat/completions http/1.1\r\n")
+    assert ("proxy-authorization: basic bwu6c2vjcmv0\r\n" in head) is trusted
