@@ -30,9 +30,9 @@ from app.settings import Settings, SettingsError, from_environment
 LOAD_AFTER_S = 0.02
 LOOK_FOR_EXIT_S = 0.5
 # New objects until the collector looks at them, and looks until it looks at more. What it looks at
-# is a pause: 2,000 objects take a millisecond, all those of 200 streams 40, with Python's own
-# (700, 10, 10) several times a second. A run makes next to no cycles, so there is little to find.
-GC_THRESHOLD = (2_000, 10, 200)
+# is a pause: 1,000 objects take half a millisecond, all those of 200 streams 30, with Python's own
+# (700, 10, 10) often. A run that goes well makes no cycles, so there is little to find.
+GC_THRESHOLD = (1_000, 5, 40)
 
 
 class LifespanState(TypedDict):
