@@ -29,6 +29,10 @@ class DataSplitter:
             chunk = chunk.removeprefix(_BOM)
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
+        if not self._rest and chunk.startswith(b"data: ") and chunk.endswith(b"\n\n"):
+            events = chunk[6:-2].split(b"\n\ndata: ")
+            if chunk.count(b"\n") == 2 * len(events):  # whole events of one line each: most reads
+                return events
         if self._rest:
             joint = self._rest[-1:] + chunk  # so that a long event is searched once
             self._rest += chunk
