@@ -123,10 +123,12 @@ def _gateway(settings: Settings, tasks: asyncio.TaskGroup, base_url: str | None)
 async def _load(model: ChatModel) -> None:
     await asyncio.sleep(LOAD_AFTER_S)
     gc.disable()  # an import makes little but what stays: looking through it takes a fifth of it
-    await model.load()
-    gc.freeze()  # nor need the collector look at it ever again
-    gc.set_threshold(*GC_THRESHOLD)
-    gc.enable()
+    try:
+        await model.load()
+        gc.freeze()  # nor need the collector look at it ever again
+        gc.set_threshold(*GC_THRESHOLD)
+    finally:
+        gc.enable()
 
 
 async def _drain_at_shutdown(gateway: Gateway) -> None:

@@ -93,7 +93,7 @@ class Body:
                 async with asyncio.TaskGroup() as tasks:
                     writer = tasks.create_task(self._write(send))
                     while (await receive())["type"] != "http.disconnect":
-                        pass  # which comes behind the response's end, too (ASGI HTTP 2.3)
+                        pass  # servers wake it behind the response's end, too
                     writer.cancel()
         finally:
             if self._reader is not None:

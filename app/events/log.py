@@ -1,7 +1,7 @@
 """The event log of all runs: what each wrote, kept until every reader has had its chance."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from app.events.model import Entry, Event, RunRecord, Snapshot
 
@@ -47,3 +47,11 @@ class EventLog(Protocol):
 
     def read(self, run_id: str, after: int) -> Reader:
         """A reader that begins behind number ``after``. A reader never disturbs anybody else."""
+
+
+@runtime_checkable
+class ImmediateLog(Protocol):
+    """An event log that need not wait: what is appended so is stored when the call returns."""
+
+    def append_now(self, run_id: str, events: Sequence[Event]) -> None:
+        """As ``EventLog.append``."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from app.errors import Overloaded
-from app.events.log import BATCH_BYTES, EventLog, LogGone, Reader
+from app.events.log import BATCH_BYTES, EventLog, ImmediateLog, LogGone, Reader
 from app.events.model import (
     Done,
     Entry,
@@ -102,6 +102,8 @@ class MemoryReader:
                 log.waiters.discard(future)
             if self._loop.time() >= self._deadline:
                 return
+            if self._timer is None:  # it fired while we were about to be woken
+                self._arm()
 
     def close(self) -> None:
         self._disarm()
@@ -154,6 +156,9 @@ class MemoryEventLog:
         return record
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
+        self.append_now(run_id, events)
+
+    def append_now(self, run_id: str, events: Sequence[Event]) -> None:
         log = self._logs[run_id]
         entries: list[Entry] = []
         size = 0
@@ -225,4 +230,5 @@ class MemoryEventLog:
         log.waiters.wake()
 
 
-_: type[EventLog] = MemoryEventLog  # the type checker proves the promise is kept
+_: type[EventLog] = MemoryEventLog  # the type checker proves the promises are kept
+__: type[ImmediateLog] = MemoryEventLog

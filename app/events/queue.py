@@ -2,9 +2,13 @@
 
 Not ``asyncio.Queue``: that wakes its reader and costs an await for each item. Unbounded, because
 the log's writer never waits for a reader, so nothing stays here for longer than a loop pass.
+
+While its taker waits, ``hand_over`` may take an event at once: a log in memory stores it then and
+there, and no task need wake up for it.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from app.events.model import Event
 
@@ -16,10 +20,14 @@ class EventQueue:
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.Future[None] | None = None
         self._closed = False
+        # Whether it took the event; else the event waits for ``take``.
+        self.hand_over: Callable[[Event], bool] | None = None
 
     def put(self, event: Event) -> None:
-        self._events.append(event)
-        self._notify()
+        is_idle = self._wake is not None and not self._wake.done()  # what came before is stored
+        if self.hand_over is None or not is_idle or not self.hand_over(event):
+            self._events.append(event)
+            self._notify()
 
     def close(self) -> None:
         """No more events will come."""

@@ -12,6 +12,8 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 logger = logging.getLogger(__name__)
 
+# Chunks that are kept until they are merged: each takes 3 KB, merging this many a few milliseconds.
+MERGE_AT = 256
 _set = object.__setattr__  # past pydantic's, which validates
 _MESSAGE_FIELDS = frozenset({"content", "additional_kwargs", "id", "tool_call_chunks"})
 _CHUNK_FIELDS = frozenset({"message", "generation_info", "text"})
@@ -54,7 +56,8 @@ def plain_chunk(text: str, reasoning: str, message_id: str | None) -> ChatGenera
 
 class Parts:
     """One answer's chunks as ``generate_from_stream`` merges them. Plain ones in a row are kept as
-    texts and joined: a chunk for each token would keep 1.9 KB."""
+    texts and joined: a chunk for each token would keep 1.9 KB. Others are merged from time to time:
+    at the end alone it would take seconds for a tool call of 30,000 pieces."""
 
     def __init__(self, message_id: str | None) -> None:
         self.message_id = message_id
@@ -79,6 +82,9 @@ class Parts:
         if message.id is None:
             message.id = self.message_id
         self._chunks.append(chunk)
+        if len(self._chunks) >= MERGE_AT:
+            first, *rest = self._chunks
+            self._chunks = [first + rest]
 
     def end(self) -> ChatGenerationChunk | None:
         """The empty chunk that closes an answer, unless the upstream's own did."""
@@ -126,13 +132,9 @@ class Listeners:
         self._bare = self._direct and all(
             getattr(handler, "takes_bare_text", False) for handler in self._handlers
         )
-        self._told: dict[str, Any] = {}
-        if run_manager:
-            self._told = {
-                "run_id": run_manager.run_id,
-                "parent_run_id": run_manager.parent_run_id,
-                "tags": run_manager.tags,
-            }
+        self._run_id: Any = run_manager.run_id if run_manager else None
+        self._parent_run_id = run_manager.parent_run_id if run_manager else None
+        self._tags = run_manager.tags if run_manager else None
 
     def plain(self, text: str, reasoning: str) -> Awaitable[None]:
         """Tell of a chunk of text or reasoning alone."""
@@ -149,7 +151,13 @@ class Listeners:
     async def _tell(self, token: Any, chunk: ChatGenerationChunk | None) -> None:
         for handler in self._handlers:
             try:
-                await handler.on_llm_new_token(token, chunk=chunk, **self._told)
+                await handler.on_llm_new_token(
+                    token,
+                    chunk=chunk,
+                    run_id=self._run_id,
+                    parent_run_id=self._parent_run_id,
+                    tags=self._tags,
+                )
             except Exception as error:
                 logger.warning(
                     "Error in %s.on_llm_new_token callback: %r", type(handler).__name__, error

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
 import msgspec
 import openai
+from httpx2._utils import URLPattern, get_environment_proxies
 from langchain_openai.chat_models.base import _handle_openai_api_error, _handle_openai_bad_request
 from multidict import CIMultiDict
 from yarl import URL
@@ -23,6 +23,8 @@ from app.llm.attempt import ATTEMPT, note_head
 from app.llm.sse import DataSplitter
 
 ERROR_BODY_BYTES = 64 * 1024  # of a refusal; only its code is looked at
+HEADER_BYTES = 64 * 1024  # of one header field of an answer; some proxies add long ones
+HEADERS = 1000  # fields
 KEEPALIVE_S = 30.0
 DRAIN_S = 1.0  # how long the end of a body may take to come behind [DONE]
 
@@ -55,7 +57,13 @@ class Answer:
                 raise
         if self._attempt:
             self._attempt.waited_since(asked)
+        await self.give_way()
         return self._split(chunk) if chunk else None
+
+    async def give_way(self) -> None:
+        """Between events that nobody is called back for: such a callback gives way itself."""
+        if self._attempt and self._attempt.is_over_its_share():
+            await self._attempt.give_way()
 
     def close(self) -> None:
         """Behind [DONE] the rest of the body is read in the background: nobody waits for that."""
@@ -86,7 +94,9 @@ class Connections:
         )
         self._headers["content-type"] = "application/json"
         self._headers["accept-encoding"] = "identity"
-        self._proxy, self._proxy_headers = environment_proxy(self._url) if trust_env else (None, {})
+        self._proxy, self._proxy_headers = (
+            environment_proxy(str(self._url)) if trust_env else (None, {})
+        )
         if self._url.scheme == "http":  # else the proxy gets a CONNECT, and headers of its own
             self._headers.update(self._proxy_headers)
         self._session = aiohttp.ClientSession(
@@ -94,6 +104,9 @@ class Connections:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            max_headers=HEADERS,
         )
         self._drains: set[asyncio.Task[None]] = set()
 
@@ -110,8 +123,10 @@ class Connections:
             if response.status < 300:
                 note_head()
                 return Answer(self._request, response, self._drains)
+            body = b""
             try:
-                body = await response.content.read(ERROR_BODY_BYTES)
+                while piece := await response.content.read(ERROR_BODY_BYTES - len(body)):
+                    body += piece
             finally:
                 response.close()
             raise self._client._make_status_error_from_response(
@@ -146,14 +161,17 @@ def stock_errors(request: httpx2.Request) -> Iterator[None]:
         _handle_openai_api_error(error)
 
 
-def environment_proxy(url: URL) -> tuple[URL | None, Mapping[str, str]]:
-    """The proxy that ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy`` name, and the
-    header that it asks for."""
-    proxies = getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or proxy_bypass(url.host or ""):
+def environment_proxy(url: str) -> tuple[URL | None, Mapping[str, str]]:
+    """The proxy for ``url``, and the header that it asks for: as the SDK's client reads
+    ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy``."""
+    asked = httpx2.URL(url)
+    proxies = {URLPattern(key): proxy for key, proxy in get_environment_proxies().items()}
+    address = next(
+        (proxies[pattern] for pattern in sorted(proxies) if pattern.matches(asked)), None
+    )
+    if address is None:
         return None, {}
-    proxy = URL(address if "://" in address else f"http://{address}")
+    proxy = URL(address)
     if proxy.user is None:
         return proxy, {}
     login = aiohttp.encode_basic_auth(proxy.user, proxy.password or "")

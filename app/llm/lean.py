@@ -95,6 +95,8 @@ class LeanChatOpenAI(StockChatOpenAI):
                         text, reasoning = said.content or "", _reasoning(said)
                         parts.add_plain(text, reasoning)
                         await listeners.plain(text, reasoning)
+                    elif said is None:
+                        await answer.give_way()
                     else:
                         parts.add(said)
                         await listeners.chunk(said)
@@ -120,6 +122,9 @@ class LeanChatOpenAI(StockChatOpenAI):
         try:
             while not answer.whole and (events := await answer.read()) is not None:
                 for said in self._said(events, answer):
+                    if said is None:
+                        await answer.give_way()
+                        continue
                     if isinstance(said, _Delta):
                         chunk = plain_chunk(said.content or "", _reasoning(said), None)
                     else:
@@ -148,8 +153,10 @@ class LeanChatOpenAI(StockChatOpenAI):
             return None
         return payload
 
-    def _said(self, events: list[bytes], answer: Answer) -> Iterator[_Delta | ChatGenerationChunk]:
-        """What each event says, up to the end, which ``answer`` is told of."""
+    def _said(
+        self, events: list[bytes], answer: Answer
+    ) -> Iterator[_Delta | ChatGenerationChunk | None]:
+        """What each event says, or None, up to the end, which ``answer`` is told of."""
         for data in events:
             if data.startswith(_DONE):
                 answer.whole = True
@@ -157,8 +164,7 @@ class LeanChatOpenAI(StockChatOpenAI):
             try:
                 delta = _plain(data).choices[0].delta
             except (msgspec.DecodeError, UnicodeDecodeError):
-                if chunk := self._stock_chunk(data, answer):
-                    yield chunk
+                yield self._stock_chunk(data, answer)
             else:
                 yield delta
 
@@ -197,10 +203,15 @@ def _typed(told: Any) -> Any:
     """The event as the SDK's models show it: fields that it lacks are None. Half the cost of an
     event, so not where stock asks for nothing that may be missing: at an answer's usual end."""
     match told:
+        case {"choices": [], "usage": {}} if not told["usage"]:
+            pass  # the model makes zeros of it
         case {"choices": []}:
             return told
-        case {"choices": [{"delta": {**delta}, **choice}]} if not (
-            delta.get("tool_calls") or delta.get("function_call") or choice.get("logprobs")
+        case {"choices": [{"delta": {**delta}, **choice}], **event} if (
+            not delta.get("tool_calls")
+            and delta.get("function_call") is None
+            and choice.get("logprobs") is None
+            and event.get("usage") != {}
         ):
             return told
     typed: Any = construct_type(type_=ChatCompletionChunk, value=told)

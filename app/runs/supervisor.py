@@ -242,6 +242,7 @@ class Supervisor:
         await transcript.begin(
             heartbeat_ms=round(self._limits.heartbeat_s * 1000), retry_ms=retry_ms
         )
+        queue.hand_over = transcript.say_now
         while events := await queue.take():
             await transcript.extend(events)
 

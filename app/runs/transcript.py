@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from app.errors import AnswerTooLarge, GatewayError
-from app.events.log import EventLog
+from app.events.log import EventLog, ImmediateLog
 from app.events.model import (
     Done,
     Ending,
@@ -29,6 +29,7 @@ class Transcript:
 
     def __init__(self, log: EventLog, record: RunRecord, max_bytes: int) -> None:
         self._log = log
+        self._log_now = log if isinstance(log, ImmediateLog) else None
         self._record = record
         self._state = State.NEW
         self._room = max_bytes
@@ -63,6 +64,18 @@ class Transcript:
         await self._write(fitting)
         if self._room < 0:
             raise AnswerTooLarge
+
+    def say_now(self, event: Event) -> bool:
+        """Write one event without waiting; False, and nothing is written, where ``extend`` must."""
+        if self._log_now is None or self._state is not State.RUNNING:
+            return False
+        if not isinstance(event, _SAID) or (size := utf8_size(event.text)) > self._room:
+            return False
+        self._log_now.append_now(self._record.run_id, (event,))
+        self._room -= size
+        if isinstance(event, Token):
+            self._tokens.append(event.text)
+        return True
 
     async def end(self, outcome: Outcome, usage: Usage) -> None:
         """Write the one ending."""

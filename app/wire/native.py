@@ -25,9 +25,9 @@ def encode(run_id: str, seq: int, event: Event) -> bytes:
     Text must hold no lone surrogate: ``app.llm.text`` sees to it where text comes in.
     """
     if type(event) is Token:  # nearly every event is one
-        data = f'{{"text":{encode_basestring_ascii(event.text)}}}'
-    else:
-        data = json.dumps(payload(event), separators=(",", ":"), allow_nan=False)
+        text = encode_basestring_ascii(event.text)
+        return f'id: {run_id}.{seq}\nevent: token\ndata: {{"text":{text}}}\n\n'.encode("ascii")
+    data = json.dumps(payload(event), separators=(",", ":"), allow_nan=False)
     retry = f"retry: {event.retry_ms}\n" if type(event) is Start else ""
     return f"id: {run_id}.{seq}\nevent: {event.name}\n{retry}data: {data}\n\n".encode("ascii")
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.events.log import EventLog, LogGone
-from app.events.memory import LOG_BYTES, MemoryEventLog
+from app.events.memory import LOG_BYTES, MemoryEventLog, MemoryReader
 from app.events.model import Done, RunRecord, Token
 from tests.events.event_log_contract import EventLogContract
 from tests.events.making import done, read_to_end, record, start
@@ -144,3 +144,16 @@ async def test_a_reader_that_was_cancelled_leaves_no_timer_behind() -> None:
     await asyncio.wait({reader})
     armed = getattr(asyncio.get_running_loop(), "_scheduled", [])
     assert [timer for timer in armed if not timer.cancelled()] == []
+
+
+async def test_silence_is_told_though_its_timer_fired_just_when_the_reader_was_woken() -> None:
+    log, run = MemoryEventLog(memory_bytes=MIB, retention_s=60), record()
+    await log.open(run)
+    reader = log.read(run.run_id, 0)
+    assert isinstance(reader, MemoryReader)
+    async with asyncio.timeout(BOUND_S):
+        reading = asyncio.ensure_future(reader.read(0.05))
+        await asyncio.sleep(0)
+        log._logs[run.run_id].waiters.wake()  # for nothing, as a wave may
+        reader._silent()  # of an older wait, in the same pass
+        assert await reading == []

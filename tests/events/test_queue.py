@@ -94,3 +94,29 @@ async def test_events_of_many_loop_passes_arrive_in_order_and_none_is_lost() -> 
                 await asyncio.sleep(0)
         queue.close()
     assert taken == tokens(*map(str, range(1000)))
+
+
+async def test_an_idle_taker_is_not_woken_for_what_can_be_handed_over() -> None:
+    queue, handed = EventQueue(), list[Event]()
+
+    def hand_over(event: Event) -> bool:
+        if event == Token("wait"):
+            return False
+        handed.append(event)
+        return True
+
+    queue.hand_over = hand_over
+    queue.put(Token("before anybody takes"))
+    async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks:
+        assert await queue.take() == tokens("before anybody takes")
+        queue.put(Token("the taker is still busy"))
+        assert await queue.take() == tokens("the taker is still busy")
+        taking = tasks.create_task(queue.take())
+        await asyncio.sleep(0)
+        queue.put(Token("a"))
+        queue.put(Token("b"))
+        assert handed == tokens("a", "b")
+        queue.put(Token("wait"))
+        queue.put(Token("c"))  # does not overtake
+        assert await taking == tokens("wait", "c")
+        assert handed == tokens("a", "b")

@@ -1,13 +1,19 @@
 """The lean reader's connections: whose proxy they take, and what a proxy gets."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 
+import openai
 import pytest
-from yarl import URL
 
+from app.events.queue import EventQueue
 from app.llm.connections import environment_proxy
+from app.llm.langchain import LangChainReader
 from app.llm.lean import LeanChatOpenAI
+from app.llm.model import ChatModel
+from app.llm.turn import Prompt
+from app.settings import load
 from tests.llm.test_lean import closed, model
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +34,9 @@ NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
         ({"https_proxy": "http://p:3128", "no_proxy": "model.example"}, None, {}),
         ({"https_proxy": "http://p:3128", "no_proxy": ".example"}, None, {}),
         ({"https_proxy": "http://p:3128", "no_proxy": "*"}, None, {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": "model.example:8443"}, None, {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": "model.example:9"}, "http://p:3128", {}),
+        ({"https_proxy": "http://p:3128", "no_proxy": "https://model.example"}, None, {}),
         ({"https_proxy": "http://p:3128", "no_proxy": "other.example"}, "http://p:3128", {}),
         (
             {"https_proxy": "http://me:s%C3%A9cret@p:3128"},
@@ -47,7 +56,7 @@ def test_the_environment_names_the_proxy_as_it_does_for_other_programs(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    found, sent = environment_proxy(URL("https://model.example/v1/chat/completions"))
+    found, sent = environment_proxy("https://model.example:8443/v1/chat/completions")
     assert (str(found) if found else None, sent) == (proxy, headers)
 
 
@@ -62,6 +71,7 @@ async def test_a_proxy_gets_the_request_and_its_login_only_where_the_environment
         outbox.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         await outbox.drain()
         outbox.close()
+        await outbox.wait_closed()
 
     async with (
         asyncio.timeout(BOUND_S),
@@ -82,3 +92,64 @@ async def test_a_proxy_gets_the_request_and_its_login_only_where_the_environment
     target = f"http://127.0.0.1:{asked_port}" if trusted else ""
     assert head.startswith(f"post {target}/v1/chat/completions http/1.1\r\n")
     assert ("proxy-authorization: basic bwu6c2vjcmv0\r\n" in head) is trusted
+
+
+async def test_a_refusal_that_comes_in_pieces_is_read_whole() -> None:
+    body = json.dumps({"error": {"code": "insufficient_quota", "message": "No money."}}).encode()
+
+    async def refusing(inbox: asyncio.StreamReader, outbox: asyncio.StreamWriter) -> None:
+        await inbox.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 429 No\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        for piece in (head.encode(), body[:9]):
+            outbox.write(piece)
+            await asyncio.sleep(0.02)
+        outbox.write(body[9:])
+        outbox.close()
+        await outbox.wait_closed()
+
+    async with (
+        asyncio.timeout(BOUND_S),
+        await asyncio.start_server(refusing, "127.0.0.1") as server,
+    ):
+        asked = model(LeanChatOpenAI, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        with pytest.raises(openai.RateLimitError) as caught:
+            await asked.ainvoke("hello")
+        await closed(asked)
+    assert caught.value.code == "insufficient_quota"
+
+
+async def test_a_flood_of_events_that_say_nothing_lets_others_run() -> None:
+    nothing = b'data: {"choices":[{"index":0,"delta":null}]}\n\n' * 20_000
+
+    async def flooding(inbox: asyncio.StreamReader, outbox: asyncio.StreamWriter) -> None:
+        await inbox.readuntil(b"\r\n\r\n")
+        outbox.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + nothing)
+        outbox.write(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+        await outbox.drain()
+        outbox.close()
+        await outbox.wait_closed()
+
+    passes = 0
+
+    async def others() -> None:
+        nonlocal passes
+        while True:
+            await asyncio.sleep(0)
+            passes += 1
+
+    async with (
+        asyncio.timeout(BOUND_S),
+        await asyncio.start_server(flooding, "127.0.0.1") as server,
+        asyncio.TaskGroup() as tasks,
+    ):
+        watching = tasks.create_task(others())
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        chat = ChatModel(
+            lambda: LangChainReader(load({}), url), first_token_s=BOUND_S, stall_s=BOUND_S
+        )
+        await chat.load()
+        passes = 0
+        assert await chat.answer(chat.turn(Prompt("x", "m"), EventQueue())) == "stop"
+        assert passes > 100  # one for each share of half a millisecond; 8 without
+        watching.cancel()
+        await chat.aclose()

@@ -127,3 +127,21 @@ async def test_a_batch_of_nothing_writes_nothing() -> None:
     await transcript.extend([])
     await transcript.end("stop", USAGE)
     assert len(await written.events()) == 3
+
+
+async def test_what_is_said_now_is_written_like_the_rest_as_long_as_it_fits() -> None:
+    written = Written(max_bytes=6)
+    assert not written.transcript.say_now(Token("too early"))
+    transcript = await written.begin()
+    assert transcript.say_now(Token("äb"))
+    await transcript.extend([Token("c")])
+    assert transcript.say_now(Reasoning("d"))
+    assert not transcript.say_now(Token("ef"))
+    assert not transcript.say_now(Final("äbc", "stop", USAGE, "m"))
+    with pytest.raises(AnswerTooLarge):
+        await transcript.extend([Token("ef")])
+    assert not transcript.say_now(Token("x"))
+    await transcript.end(AnswerTooLarge(), USAGE)
+    assert not transcript.say_now(Token(""))
+    said = (await written.events())[1:-2]
+    assert said == [Token("äb"), Token("c"), Reasoning("d")]
