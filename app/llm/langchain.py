@@ -1,10 +1,10 @@
-"""Asks the model through LangChain: ``ainvoke`` of a ``ChatOpenAI`` with our callback handler.
+"""Asks the model through LangChain: ``agenerate`` of a ``ChatOpenAI`` with our callback handler.
 
 Importing this takes a second: only ``ChatModel.load`` does, in a thread. Deliberate oddities, each
 against a measured trap of LangChain (``performance.md``):
 
 1. ``stream_chunk_timeout=None``: its ``wait_for`` around each chunk swallows cancels on 3.11.
-2. ``ainvoke``, not ``astream``: leaving that one early closes nothing.
+2. Not ``astream``: leaving that one early closes nothing. ``agenerate`` is what ``ainvoke`` calls.
 3. ``run_inline``: a handler that is not inline costs a gather for each token.
 4. ``max_retries=0``: the SDK's own retries wait without a word; ours stand in ``model.py``.
 5. No read timeout: it is for each read, so ``: ping`` comments would feed it for ever.
@@ -74,9 +74,9 @@ class LangChainReader:
         ATTEMPT.set(attempt)
         handler = TokenHandler(turn, attempt)
         try:
-            await self._model.ainvoke(
-                [HumanMessage(turn.prompt.text)],
-                {"callbacks": [handler]},
+            await self._model.agenerate(
+                [[HumanMessage(turn.prompt.text)]],
+                callbacks=[handler],
                 model=turn.prompt.model,
                 **turn.prompt.parameters,
             )
