@@ -1,6 +1,6 @@
 # Everything here works on a fresh machine: the set-up happens when it is needed, in .venv.
 # PIP_* and UV_* of the machine are respected; no download address stands here or in the lock files.
-.PHONY: help run test bench check lock clean
+.PHONY: help run test bench bench-guard check lock clean
 .DEFAULT_GOAL := help
 
 # More arguments for pytest (`make test ARGS="-k resume -x"`), the benchmark (`make bench
@@ -10,7 +10,7 @@ ARGS ?=
 TEST_TOOLS := chromium=chromium curl=curl
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 run: ## sets everything up, then starts the gateway
 	@scripts/setup.sh requirements.lock
@@ -23,6 +23,10 @@ test: ## sets everything up, then runs all tests
 bench: ## the gateway and others side by side, 15 minutes; BENCH_PEERS=all: more others, an hour
 	@scripts/setup.sh requirements-dev.lock nginx=nginx
 	@exec .venv/bin/python -m tests.bench $(ARGS)
+
+bench-guard: ## fails if a token has become a quarter dearer than what is committed
+	@scripts/setup.sh requirements-dev.lock
+	.venv/bin/python -m tests.bench.guard
 
 check: ## lint, format, types and layers
 	@scripts/setup.sh requirements-dev.lock
