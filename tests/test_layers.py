@@ -21,7 +21,7 @@ LAYERS = [
 ONLY_IN = {
     "fastapi": {"api", "main", "server"},
     "starlette": {"api"},
-    "sse_starlette": {"api", "server"},
+    "sse_starlette": {"api", "main", "server"},
     "uvicorn": {"server"},
     "langchain_core": {"llm"},
     "langchain_openai": {"llm"},

@@ -126,7 +126,7 @@ def test_compose_holds_no_secret_and_allows_open_access_by_name() -> None:
 
 def our_files() -> Iterator[Path]:
     """Every file but those that .gitignore keeps out. Asks no git: a tarball has none."""
-    made_here = {".git", ".venv", "data", "node_modules", "__pycache__", ".hypothesis"}
+    made_here = {".git", ".venv", ".bench", "data", "node_modules", "__pycache__", ".hypothesis"}
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in made_here and "_cache" not in name]
         yield from (Path(folder, name) for name in names if name not in {".env", ".git"})
