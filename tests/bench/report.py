@@ -159,5 +159,6 @@ def _noise(results: Results) -> str:
         return ""
     return (
         f"Noise: while streams were measured, others used {shown(middle(noise))} % of the target's "
-        f"core (median; worst {max(noise):.1f} %). ~: more than {NOISY:.0%} in a run that counts.\n"
+        f"core (median; worst {max(noise):.1f} %). "
+        f"~: more than {NOISY * 100:g} % in a run that counts.\n"
     )
