@@ -32,9 +32,8 @@ _PORTS = {"http": ":80", "https": ":443"}
 class RequestId:
     """Takes ``X-Request-ID`` from the request or makes one, and sends it with every answer.
 
-    Writes the bodies of streams (``app.api.stream``): out here nothing of the routing, whose frames
-    take 10 KB, lives as long as a stream, and no byte passes through the wrappers of middleware
-    that only has to do with heads.
+    Writes the bodies of streams (``app.api.stream``): out here nothing of the routing lives as long
+    as a stream, and no byte passes through wrappers that only have to do with heads.
     """
 
     def __init__(self, app: ASGIApp) -> None:

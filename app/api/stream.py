@@ -1,15 +1,14 @@
 """A run's events as a native stream: replay, then follow, with heartbeats.
 
-Of sse-starlette's response this keeps the head and writes the body itself, because the library's
-way costs as much again as the rest of a token: an ``anyio`` scope for each write, three tasks for
-each stream. Deliberate oddities:
+Of sse-starlette's response this keeps the head and writes the body itself: the library's way takes
+an ``anyio`` scope for each write and three tasks for each stream. Deliberate oddities:
 
 1. What is ready is joined and written at once, whole frames only. No async generator: one that a
    client left before its first iteration never starts, and its ``finally`` never runs.
 2. The heartbeat is a line of our own, due when nothing was written for so long: the library's is on
    an absolute timer and ends in a blank line (``design.md`` section 4).
-3. The body is written in a task of its own, because one that waits below the middleware would wake
-   through all of it.
+3. The body is written once the request has left the routing, whose frames would take 14 KB as long
+   as the stream lives, and in a task of its own, which wakes through nothing but itself.
 4. No timer for each write. ``app.server`` cuts frozen readers at the transport.
 5. No ``Connection`` header: HTTP/2 forbids it (RFC 9113 section 8.2.2).
 """
