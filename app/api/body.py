@@ -74,7 +74,7 @@ class ChatBody(BaseModel):
             prompt=Prompt(self.text or self.query or "", self.model or settings.model, parameters),
             include=frozenset(self.include),
             grace_s=None if self.on_disconnect == "continue" else grace_s,
-            fingerprint=self._fingerprint(),
+            fingerprint=self._fingerprint() if idempotency_key else "",  # nobody else asks for it
             idempotency_key=idempotency_key,
         )
 

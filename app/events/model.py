@@ -102,7 +102,7 @@ class Entry(Struct, frozen=True, gc=False):
 class RunRecord(Struct, frozen=True, gc=False):
     """Who asked for a run and how; known from its first moment, never changed.
 
-    ``created_at``: Unix seconds. ``fingerprint``: of the request's body, as parsed.
+    ``created_at``: Unix seconds. ``fingerprint``: of the body, as parsed; empty without a key.
     ``grace_s``: seconds that the run outlives its last reader, None: for ever.
     """
 
