@@ -62,9 +62,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._acked = (
-            -1
-        )  # bytes that the peer's kernel had taken at the last look, -1: nothing waits
+        # Bytes that the peer's kernel had taken at the last look; -1: nothing waits.
+        self._acked = -1
         self._stuck_since = 0.0
         self._header_bytes = 0
         self._refusal = HTTPStatus.BAD_REQUEST

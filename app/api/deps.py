@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 from fastapi import Depends, Request, Response
 
-from app.api.stream import NativeStream
+from app.api.stream import Body, NativeStream
 from app.errors import BadCursor, InvalidRequest, NotFound
 from app.events.log import EventLog, LogGone
 from app.events.model import Include
@@ -92,10 +92,5 @@ def stream(
         reader = None if ended else parts.log.read(cursor.run_id, cursor.seq)
     except LogGone:
         raise NotFound from None
-    return NativeStream(
-        parts.supervisor,
-        reader,
-        cursor.run_id,
-        include,
-        heartbeat_s=parts.settings.heartbeat_seconds,
-    )
+    heartbeat_s = parts.settings.heartbeat_seconds
+    return NativeStream(Body(parts.supervisor, reader, cursor.run_id, include, heartbeat_s))

@@ -53,7 +53,12 @@ class RequestId:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(dict(scope), receive, with_id)  # what the routing puts in goes with it
+        try:
+            await self._app(dict(scope), receive, with_id)  # what the routing puts in goes with it
+        except BaseException:
+            if body := state.pop("body", None):
+                body.abandon()
+            raise
         if body := state.pop("body", None):
             await body(receive, send)
 

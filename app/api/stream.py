@@ -32,45 +32,33 @@ HEADERS = {
 
 
 class NativeStream(EventSourceResponse):
-    """The head; ``Body`` is left for ``app.api.guard.RequestId`` to write. ``reader`` None: nothing
-    is left."""
+    """The head; the body is left for ``app.api.guard.RequestId`` to write."""
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        reader: Reader | None,
-        run_id: str,
-        include: Collection[Include],
-        *,
-        heartbeat_s: float,
-    ) -> None:
+    def __init__(self, body: "Body") -> None:
+        location = f"/runs/{body.run_id}"
         super().__init__(
             _nothing(),
-            headers=HEADERS
-            | {"content-location": f"/runs/{run_id}", "location": f"/runs/{run_id}/events"},
+            headers=HEADERS | {"content-location": location, "location": f"{location}/events"},
         )
         del self.headers["connection"]
-        self._body = Body(supervisor, reader, run_id, include, heartbeat_s)
+        self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's
-        try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-        except BaseException:
-            self._body.abandon()
-            raise
         scope["state"]["body"] = self._body
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
 
 
 class Body:
-    """Counts as a reader of the run for as long as it is written."""
+    """Counts as a reader of the run for as long as it is written. ``reader`` None: nothing is
+    left."""
 
-    __slots__ = ("_heartbeat_s", "_reader", "_run_id", "_shown_with", "_supervisor")
+    __slots__ = ("_heartbeat_s", "_reader", "_shown_with", "_supervisor", "run_id")
 
     def __init__(
         self,
@@ -82,13 +70,13 @@ class Body:
     ) -> None:
         self._supervisor = supervisor
         self._reader = reader
-        self._run_id = run_id
+        self.run_id = run_id
         self._shown_with = _shown_with(frozenset(include))
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         try:
-            with self._supervisor.reading(self._run_id):
+            with self._supervisor.reading(self.run_id):
                 async with asyncio.TaskGroup() as tasks:
                     writer = tasks.create_task(self._write(send))
                     while (await receive())["type"] != "http.disconnect":
@@ -100,7 +88,7 @@ class Body:
 
     def abandon(self) -> None:
         """The reader came and left before a byte of it was written."""
-        with self._supervisor.reading(self._run_id):
+        with self._supervisor.reading(self.run_id):
             pass
 
     async def _write(self, send: Send) -> None:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.guard import RequestId
-from app.api.stream import NativeStream
+from app.api.stream import Body, NativeStream
 from app.events.model import RunRecord, Token
 from app.wire.native import HEARTBEAT
 from tests.runs.fakes import World, hangs, says
@@ -47,13 +47,8 @@ class Server:
         send: Callable[[Message], Awaitable[None]] | None = None,
         heartbeat_s: float = NEVER_S,
     ) -> None:
-        stream = NativeStream(
-            world.supervisor,
-            world.log.read(run.run_id, 0),
-            run.run_id,
-            frozenset(),
-            heartbeat_s=heartbeat_s,
-        )
+        reader = world.log.read(run.run_id, 0)
+        stream = NativeStream(Body(world.supervisor, reader, run.run_id, (), heartbeat_s))
         scope = {"type": "http", "method": "GET", "headers": []}
         await RequestId(stream)(scope, self.receive, send or self.send)
 
@@ -96,6 +91,22 @@ async def test_a_head_that_cannot_be_sent_counts_as_a_reader_that_came_and_left(
         run = await world.start(grace_s=0)
         with pytest.raises(OSError, match="gone"):
             await Server().serves(world, run, refuse)
+        assert (await world.told(run))[-1] == "cancelled"
+
+
+async def test_a_bug_behind_the_head_counts_as_a_reader_that_came_and_left() -> None:
+    async with World(hangs("part")) as world:
+        run, server = await world.start(grace_s=0), Server()
+        reader = world.log.read(run.run_id, 0)
+        stream = NativeStream(Body(world.supervisor, reader, run.run_id, (), NEVER_S))
+
+        async def buggy(scope: Scope, receive: Receive, send: Send) -> None:
+            await stream(scope, receive, send)
+            raise RuntimeError("a bug")
+
+        scope = {"type": "http", "method": "GET", "headers": []}
+        with pytest.raises(RuntimeError, match="a bug"):
+            await RequestId(buggy)(scope, server.receive, server.send)
         assert (await world.told(run))[-1] == "cancelled"
 
 
