@@ -155,5 +155,7 @@ async def test_silence_is_told_though_its_timer_fired_just_when_the_reader_was_w
         reading = asyncio.ensure_future(reader.read(0.05))
         await asyncio.sleep(0)
         log._logs[run.run_id].waiters.wake()  # for nothing, as a wave may
-        reader._silent()  # of an older wait, in the same pass
+        assert reader._timer
+        reader._timer.cancel()
+        reader._silent()  # the timer, in the same pass
         assert await reading == []
