@@ -7,12 +7,17 @@ asyncio and httptools and on nothing of the gateway. The way of an answer::
                                               │
     player  timers, ◄── streamed, whole ◄── scripts  steps of the answer (pure)
        │    socket      writes and sleeps (pure)
-       └──► stats  who got how much, and who left early
+       └──► stats, kept  who got how much and left early, and what was asked
 
 ``spec`` tells the language of scripts, e.g. ``sim:tokens,n=200,interval=0.02`` in a prompt.
 """
 
-from app.simulator.scripts import expected_chunks, expected_reasoning, expected_text
+from app.simulator.scripts import (
+    expected_chunks,
+    expected_reasoning,
+    expected_style,
+    expected_text,
+)
 from app.simulator.server import Simulator
 from app.simulator.stats import Call, Outcome, View
 from app.simulator.texts import AWKWARD, SECRET
@@ -26,5 +31,6 @@ __all__ = [
     "View",
     "expected_chunks",
     "expected_reasoning",
+    "expected_style",
     "expected_text",
 ]

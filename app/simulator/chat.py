@@ -5,8 +5,10 @@ Unknown fields are ignored, as OpenAI's own servers and all compatible ones must
 
 import msgspec
 
-from app.simulator.scripts import Ask
+from app.simulator.ask import Ask
 from app.simulator.spec import BadSpecError, choose
+
+_BEGINS = 40  # characters of a message that `history` repeats
 
 
 class BadChatError(ValueError):
@@ -17,16 +19,35 @@ class _Part(msgspec.Struct):
     text: str | None = None
 
 
+class _Function(msgspec.Struct):
+    name: str = ""
+
+
+class _Tool(msgspec.Struct):
+    """One that is offered, or a call of one."""
+
+    function: _Function = msgspec.field(default_factory=_Function)
+
+
 class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part] | None = None
-    tool_calls: list[msgspec.Raw] | None = None
+    tool_calls: list[_Tool] | None = None
 
     @property
     def text(self) -> str:
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text or "" for part in self.content or ())
+
+    @property
+    def heard(self) -> dict[str, object]:
+        """``chars`` counts characters; ``calls`` names the tools called, where some were."""
+        told: dict[str, object] = {"role": self.role, "chars": len(self.text)}
+        told["begins"] = self.text[:_BEGINS]
+        if self.tool_calls:
+            told["calls"] = [call.function.name for call in self.tool_calls]
+        return told
 
 
 class _StreamOptions(msgspec.Struct):
@@ -40,6 +61,7 @@ class Chat(msgspec.Struct):
     messages: list[_Message]
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
+    tools: list[_Tool] | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -56,6 +78,12 @@ class Chat(msgspec.Struct):
         users = (i for i, message in enumerate(self.messages) if message.role == "user")
         return max(users, default=-1)
 
+    @property
+    def heard(self) -> dict[str, object]:
+        """The request in short: its messages, and the names of the tools that it offers."""
+        tools = [tool.function.name for tool in self.tools or ()]
+        return {"messages": [message.heard for message in self.messages], "tools": tools}
+
     def ask(self) -> Ask:
         """Raises ``BadChatError`` when the spec is not understood."""
         asked = self._asked
@@ -71,7 +99,16 @@ class Chat(msgspec.Struct):
                 break
             results.insert(0, message.text)
         rounds = sum(1 for message in turn if message.tool_calls)
-        return Ask(spec, text, prompt, len(self.messages), rounds, tuple(results))
+        return Ask(
+            spec,
+            text,
+            prompt,
+            messages=len(self.messages),
+            rounds=rounds,
+            results=tuple(results),
+            model=self.model,
+            heard=self.heard if spec.name == "history" else None,
+        )
 
 
 _DECODER = msgspec.json.Decoder(Chat)

@@ -6,10 +6,12 @@ from itertools import count
 from urllib.parse import parse_qs
 
 from app.simulator import frames as wire
+from app.simulator.ask import Ask
 from app.simulator.chat import BadChatError, parse_chat
 from app.simulator.frames import Frames
+from app.simulator.kept import Kept
 from app.simulator.ops import Leave, Op, Setting, Sleep, Write, cut_at, message
-from app.simulator.scripts import Ask, play
+from app.simulator.scripts import play
 from app.simulator.spec import SCRIPTS, Spec
 from app.simulator.stats import Call, Outcome, Stats
 from app.simulator.steps import Close
@@ -52,13 +54,15 @@ def error(
 
 
 class Routes:
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: Stats, kept: Kept) -> None:
         self._stats = stats
+        self._kept = kept
         self._numbers = count(1)
         self._table = {
             "/v1/chat/completions": ("POST", self._chat),
             "/v1/models": ("GET", self._models),
             "/stats": ("GET", self._show),
+            "/requests": ("GET", self._requests),
             "/reset": ("POST", self._reset),
             "/health": ("GET", self._health),
         }
@@ -91,16 +95,20 @@ class Routes:
         return self._json(request, {"object": "list", "data": data})
 
     def _show(self, request: Request) -> Answer:
-        contains = parse_qs(request.query).get("contains", [""])[0]
-        return self._json(request, self._stats.as_json(contains))
+        return self._json(request, self._stats.as_json(_contains(request)))
+
+    def _requests(self, request: Request) -> Answer:
+        return self._json(request, self._kept.find(_contains(request)))
 
     def _reset(self, request: Request) -> Answer:
         self._stats.reset()
+        self._kept.clear()
         return self._json(request, {})
 
     def _chat(self, request: Request) -> Answer:
         try:
             chat = parse_chat(request.body)
+            self._kept.add(request.body)
             ask = chat.ask()
         except BadChatError as problem:
             self._stats.rejected += 1
@@ -124,12 +132,16 @@ class Routes:
         return Answer(_shaped(ops, spec), request.keep_alive, call)
 
     def _counted(self, ask: Ask) -> Ask:
-        """Scripts that refuse the first calls only need to know how manyth this one is."""
-        if ask.spec.name != "status":
+        """Scripts whose calls do not all end the same need to know how manyth this one is."""
+        if "key" not in ask.spec.values:
             return ask
         key = ask.spec.text("key")
         self._stats.attempts[key] += 1
         return replace(ask, attempt=self._stats.attempts[key])
+
+
+def _contains(request: Request) -> str:
+    return parse_qs(request.query).get("contains", [""])[0]
 
 
 def _shaped(ops: Iterator[Op], spec: Spec) -> Iterator[Op]:

@@ -4,12 +4,14 @@ Pure, and independent of how an answer travels: ``streamed`` and ``whole`` turn 
 same steps into a stream or into one JSON body.
 """
 
+import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from app.simulator import texts
-from app.simulator.spec import Spec, choose
+from app.simulator.ask import Ask
+from app.simulator.calling import history, tool
+from app.simulator.spec import choose
 from app.simulator.steps import (
     Close,
     Drop,
@@ -21,21 +23,15 @@ from app.simulator.steps import (
     Refuse,
     Role,
     Step,
-    ToolPart,
 )
+from app.simulator.styles import REACT, THINK, Styled
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a script may know about the request."""
-
-    spec: Spec
-    text: str  # of the user, without the spec
-    prompt: str = ""  # of the user, with it
-    messages: int = 1  # in the request: makes tool call ids unique in a conversation
-    rounds: int = 0  # turns since the last user message that called tools
-    results: tuple[str, ...] = ()  # the tool messages at the very end of the request
-    attempt: int = 1  # the how manyth call with this `key=` it is, from 1
+# How an answer of `chaos` breaks in the middle.
+_BREAKS: tuple[tuple[Step, ...], ...] = (
+    (End(None, done=False, close=Close.RST),),
+    (End(None, done=False, close=Close.FIN),),
+    (InStreamError("server_error"), End(None, done=False)),
+)
 
 
 def _tokens(count: int) -> Iterator[Step]:
@@ -72,24 +68,22 @@ def _reasoning(ask: Ask) -> Iterator[Step]:
     yield End()
 
 
-def _think(_: Ask) -> Iterator[Step]:
-    return _answer((*texts.THINK, *texts.pieces(texts.ANSWER)))
-
-
-def _tool(ask: Ask) -> Iterator[Step]:
-    if ask.results and ask.rounds >= ask.spec.count("rounds"):
-        yield from _answer(texts.pieces(f"The tool says: {'; '.join(ask.results)}"))
-        return
-    preamble = ask.spec.count("preamble")
-    yield Role("" if preamble else None)
-    if preamble:
-        yield from texts.pieces(texts.PREAMBLE)
-    arguments = ask.spec.text("args")
-    for index in range(ask.spec.count("calls")):
-        yield ToolPart(index, "", f"call_{ask.messages}_{index}", ask.spec.text("name"))
-        for start in range(0, len(arguments), 5):
-            yield ToolPart(index, arguments[start : start + 5])
-    yield End("tool_calls")
+def _chaos(ask: Ask) -> Iterator[Step]:
+    """Whether a call fails, where and how, depends on the seed and the attempt alone."""
+    spec = ask.spec
+    chance = random.Random(f"{spec.count('seed')}:{ask.attempt}")
+    fails, where = chance.random() < spec.share("p"), chance.choice(("before", "middle"))
+    if spec.text("where") != "any":
+        where = spec.text("where")
+    words = tuple(f"{ask.model}:{k} " for k in range(spec.count("n")))
+    if not fails:
+        yield from _answer(words)
+    elif where == "before":
+        yield chance.choice((Refuse(500, None, None), Drop()))
+    else:
+        yield Role()
+        yield from words[: chance.randint(1, max(1, len(words) - 1))]
+        yield from chance.choice(_BREAKS)
 
 
 def _cut(ask: Ask) -> Iterator[Step]:
@@ -144,8 +138,11 @@ _PLAY: dict[str, Callable[[Ask], Iterator[Step]]] = {
     "big": _big,
     "bulk": _bulk,
     "reasoning": _reasoning,
-    "think": _think,
-    "tool": _tool,
+    "think": lambda ask: _answer(THINK[ask.spec.text("form")].chunks),
+    "react": lambda ask: _answer(REACT[ask.spec.text("form")].chunks),
+    "tool": tool,
+    "history": history,
+    "chaos": _chaos,
     "silent": lambda _: _answer((), _NOTHING_MORE),
     "slow": lambda _: _answer(texts.pieces(texts.ANSWER)),
     "comments": lambda _: _answer(texts.pieces(texts.ANSWER)),
@@ -177,8 +174,8 @@ def _steps(prompt: str) -> Iterator[Step]:
 def expected_text(prompt: str) -> str:
     """The exact text that a correct reader shows for a prompt (or a bare spec).
 
-    Up to where a broken stream breaks; surrogates repaired. The inline ``<think>`` of ``think``
-    is content on this wire, so it is included; ``texts.ANSWER`` is what follows it.
+    Up to where a broken stream breaks; surrogates repaired. What ``think`` and ``react`` hold
+    beside the answer is content on this wire, so it is here too: ``expected_style`` tells it apart.
     """
     return texts.repaired("".join(step for step in _steps(prompt) if isinstance(step, str)))
 
@@ -191,3 +188,9 @@ def expected_reasoning(prompt: str) -> str:
 def expected_chunks(prompt: str, limit: int = 1000) -> list[str]:
     """The first chunks of content as they are sent, surrogates and all."""
     return list(islice((step for step in _steps(prompt) if isinstance(step, str)), limit))
+
+
+def expected_style(prompt: str) -> Styled:
+    """The answer and the rest of ``think`` and ``react``. Raises ``KeyError`` for other scripts."""
+    spec, _ = choose(prompt, "")
+    return {"think": THINK, "react": REACT}[spec.name][spec.text("form")]

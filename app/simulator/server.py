@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from app.simulator.kept import Kept
 from app.simulator.protocol import Connection
 from app.simulator.routes import Routes
 from app.simulator.stats import Stats, View
@@ -22,7 +23,8 @@ class Simulator:
 
     def __init__(self) -> None:
         self.stats = Stats()
-        self._routes = Routes(self.stats)
+        self._kept = Kept()
+        self._routes = Routes(self.stats, self._kept)
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._url = ""
@@ -53,6 +55,11 @@ class Simulator:
     async def until(self, condition: Callable[[View], bool], *, timeout_s: float = 5.0) -> View:
         """Wait for a state of the statistics; see ``Stats.until``."""
         return await self.stats.until(condition, timeout_s=timeout_s)
+
+    def requests(self, contains: str = "") -> list[dict[str, Any]]:
+        """Bodies of the newest requests; see ``Kept.find``. ``GET /requests?contains=`` has them
+        for other processes."""
+        return self._kept.find(contains)
 
     async def stop(self) -> None:
         """Close everything at once; running calls end as failed. Stopping twice is no error."""

@@ -2,8 +2,9 @@
 
 Pure. A spec stands anywhere in the last user message (the first match counts, it ends at white
 space) or is the model's name; the message wins. Values may be percent-encoded where they are
-text, because a comma or a space would end them. Whatever is not understood is refused with a
-sentence that says what is known: a test with a typo must fail, not pass for the wrong reason.
+text, because a comma or a space would end them; where a key takes several, a ``+`` stands between
+them (a plus itself is ``%2B``). Whatever is not understood is refused with a sentence that says
+what is known: a test with a typo must fail, not pass for the wrong reason.
 """
 
 import math
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-Value = int | float | str | None
+Value = int | float | str | tuple[str, ...] | None
 
 MAX_TOKENS = 1_000_000  # chunks in one answer; at 20 bytes of text each that is 20 MB
 MAX_SECONDS = 3600.0  # no test or demo waits longer than the longest run timeout (900 s)
@@ -36,16 +37,14 @@ class Key:
     low: float = 0
     high: float = 0
     choices: tuple[str, ...] = ()
+    many: bool = False  # several texts
 
     def read(self, name: str, raw: str) -> Value:
         """Parse one value. Raises ``BadSpecError`` with the bounds in its message."""
+        if self.many:
+            return tuple(self._text(name, part) for part in raw.split("+"))
         if self.kind is str:
-            text = unquote(raw)
-            if self.choices and text not in self.choices:
-                raise BadSpecError(f"{name} must be one of {', '.join(self.choices)}")
-            if not text or not text.isprintable() or len(text) > MAX_WORD:
-                raise BadSpecError(f"{name} must be 1 to {MAX_WORD} printable characters")
-            return text
+            return self._text(name, raw)
         number: int | float
         try:
             number = int(raw) if self.kind is int else float(raw)
@@ -56,6 +55,14 @@ class Key:
             raise BadSpecError(f"{name} must be {what} from {self.low:g} to {self.high:g}")
         return number
 
+    def _text(self, name: str, raw: str) -> str:
+        text = unquote(raw)
+        if self.choices and text not in self.choices:
+            raise BadSpecError(f"{name} must be one of {', '.join(self.choices)}")
+        if not text or not text.isprintable() or len(text) > MAX_WORD:
+            raise BadSpecError(f"{name} must be 1 to {MAX_WORD} printable characters")
+        return text
+
 
 def _count(default: int | None, *, low: int = 0, high: int = MAX_TOKENS) -> Key:
     return Key(int, default, low, high)
@@ -63,6 +70,10 @@ def _count(default: int | None, *, low: int = 0, high: int = MAX_TOKENS) -> Key:
 
 def _seconds(default: float) -> Key:
     return Key(float, default, 0.0, MAX_SECONDS)
+
+
+def _several(default: str) -> Key:
+    return Key(str, (default,), many=True)
 
 
 def _choice(*choices: str) -> Key:
@@ -90,13 +101,24 @@ SCRIPTS: dict[str, dict[str, Key]] = {
         "chunk": _count(1024, low=1, high=1024 * 1024),
     },
     "reasoning": {"n": _count(20)},
-    "think": {},
+    "think": {"form": _choice("closed", "unclosed", "lookalike")},  # inline tags
+    "react": {"form": _choice("text", "json")},
     "tool": {
-        "name": Key(str, "get_weather"),
-        "args": Key(str, '{"city": "Paris"}'),
-        "preamble": _count(0, high=1),
-        "calls": _count(1, low=1, high=64),  # parallel calls in one turn
+        "name": _several("get_weather"),
+        "args": _several('{"city": "Paris"}'),  # one for all names, or one for each
+        "order": _choice("together", "inturn"),  # each turn calls all names, or the next one
+        "preamble": _count(0, high=1),  # text before the calls, in each turn that calls
+        "calls": _count(1, low=1, high=64),  # parallel calls of each name in one turn
         "rounds": _count(1, low=1),  # turns that call before one answers
+        "repair": _count(0),  # turns before those whose arguments are no JSON
+    },
+    "history": {},  # answers with what was asked: roles, lengths, beginnings, names of tools
+    "chaos": {  # tokens `MODEL:0 `, `MODEL:1 `…, if it does not fail
+        "n": _count(100),
+        "p": Key(float, 0.33, 0.0, 1.0),  # share of the calls that fail
+        "where": _choice("any", "before", "middle"),  # of the answer; half and half
+        "seed": _count(0),
+        "key": Key(str, "default"),  # calls are counted by it: the k-th always ends the same
     },
     "silent": {},
     "slow": {"first": _seconds(2.0)},
@@ -140,7 +162,17 @@ class Spec:
     def seconds(self, key: str) -> float:
         value = self.values[key]
         if not isinstance(value, float):
-            raise TypeError(f"{key} of {self.source} is no duration")
+            raise TypeError(f"{key} of {self.source} is no duration or share")
+        return value
+
+    def share(self, key: str) -> float:
+        """From 0 to 1."""
+        return self.seconds(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.values[key]
+        if not isinstance(value, tuple):
+            raise TypeError(f"{key} of {self.source} is no list")
         return value
 
     def text(self, key: str) -> str:
@@ -166,6 +198,9 @@ def parse(source: str) -> Spec:
             raise BadSpecError(f"{key} must be given once, as {key}=value")
         seen.add(key)
         values[key] = keys[key].read(key, raw)
+    lengths = {len(value) for value in values.values() if isinstance(value, tuple)} - {1}
+    if len(lengths) > 1:
+        raise BadSpecError("where several keys take several values, they take equally many")
     return Spec(name, source, values)
 
 

@@ -57,7 +57,7 @@ class View:
 class Stats:
     def __init__(self) -> None:
         self.connections = 0
-        self.attempts: Counter[str] = Counter()  # calls of `status` so far, by their `key=`
+        self.attempts: Counter[str] = Counter()  # calls of scripts with `key=` so far, by it
         self._running: dict[str, Call] = {}
         self._waiting: list[tuple[Callable[[View], bool], asyncio.Future[None]]] = []
         self.reset()

@@ -110,29 +110,18 @@ def pieces(text: str) -> Iterator[str]:
     return (match.group() for match in _PIECE.finditer(text))
 
 
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
 def demo(prompt: str) -> str:
     """The default answer. Quotes the beginning of the question on one line."""
-    asked = " ".join(prompt.split())
-    if len(asked) > _QUOTED:
-        asked = asked[:_QUOTED] + "…"
+    asked = shortened(" ".join(prompt.split()), _QUOTED)
     return _DEMO.format(quote=f"You asked:\n\n> {asked}\n\n" if asked else "")
 
 
 ANSWER = "Here is the answer, after some thought: forty-two."
 PREAMBLE = "Let me look that up. "
-
-# Inline reasoning, with both tags split over chunks as a tokenizer splits them.
-THINK: tuple[str, ...] = (
-    "<th",
-    "ink>",
-    "First ",
-    "I think. a < b ",
-    "<",
-    "/thi",
-    "nk",
-    ">",
-    "\n\n",
-)
 
 
 def token(k: int) -> str:

@@ -1,7 +1,8 @@
 import pytest
 
 from app.simulator import AWKWARD, expected_chunks, expected_text
-from app.simulator.scripts import Ask, play
+from app.simulator.ask import Ask
+from app.simulator.scripts import play
 from app.simulator.spec import COMMON, SCRIPTS, BadSpecError, choose, parse
 from app.simulator.steps import End
 from app.simulator.texts import filled, pieces, repaired
@@ -47,6 +48,9 @@ def test_the_first_spec_in_the_prompt_wins_over_the_model(
         ("sim:cut,how=softly", "rst, fin, nohead"),
         ("sim:status,retry_after=1%0D%0Ax:y", "printable"),
         ("sim:status,code=200", "from 400 to 599"),
+        ("sim:tool,name=a+b+c,args={}+{}", "equally many"),
+        ("sim:tool,name=a+", "1 to 4096"),
+        ("sim:chaos,p=1.5", "from 0 to 1"),
     ],
 )
 def test_what_is_not_understood_is_refused_with_what_is_known(source: str, says: str) -> None:
