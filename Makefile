@@ -7,7 +7,7 @@
 # ARGS="--only S1,S2 --targets gateway,nginx"`, ARGS=--help) or uv (`make lock ARGS=--upgrade`).
 ARGS ?=
 # Programs that tests drive and PyPI does not have, each with its Debian package.
-TEST_TOOLS := chromium=chromium curl=curl
+TEST_TOOLS := chromium=chromium curl=curl '/usr/lib/postgresql/*/bin/postgres=postgresql'
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile

@@ -1,6 +1,6 @@
 #!/bin/sh
 # scripts/setup.sh LOCK [PROGRAM=PACKAGE...]: .venv with what LOCK pins, and the programs, which
-# come from Debian's packages where they are missing.
+# come from Debian's packages where they are missing. PROGRAM: a name, or a pattern of paths.
 #
 # Does everything that a fresh Debian needs, and nothing when there is nothing to do (20 ms).
 # What is installed is known by a copy of the lock file inside .venv, written last: an install that
@@ -49,8 +49,9 @@ install_packages() {
 
 packages=
 for tool in "$@"; do
-    # Servers live in /usr/sbin, which is not on everybody's PATH.
-    PATH=$PATH:/usr/sbin command -v "${tool%%=*}" >/dev/null || packages="$packages ${tool#*=}"
+    program=${tool%%=*}
+    # Servers live in /usr/sbin, which is not on everybody's PATH. Unquoted: it may be a pattern.
+    PATH=$PATH:/usr/sbin command -v $program >/dev/null || packages="$packages ${tool#*=}"
 done
 python=
 if ! venv_works; then

@@ -1,0 +1,1 @@
+"""Conversations: what was asked and answered, kept in a database."""
