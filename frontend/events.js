@@ -14,7 +14,8 @@
  * know.
  *
  * @typedef {(
- *   | { type: "start", run_id: string, conversation_id: string | null, model: string, heartbeat_ms: number }
+ *   | { type: "start", run_id: string, conversation_id: string, model: string,
+ *       heartbeat_ms: number }
  *   | { type: "token", text: string }
  *   | { type: "retract", text: string }
  *   | { type: "final", text: string, finish_reason: string, usage: Usage | null, model: string }

@@ -6,6 +6,9 @@
  * a reader that asks again with the last id it saw gets exactly the rest. Before the first id the
  * `Idempotency-Key` does the same for the POST: repeating it joins the run that it started.
  *
+ * A run that failed before its model said or did anything is asked for again. Its question is in
+ * the conversation by then, so what is asked for is another answer to it, not the question anew.
+ *
  * @module
  */
 import { decode, GatewayError, seqOf } from "./events.js";
@@ -16,7 +19,7 @@ import { SseParser } from "./sse.js";
 
 /** How long a run lives on without a reader (s): time for a tunnel or a change of network. */
 export const GRACE_SECONDS = 60;
-/** How often a run that failed before its first token is asked for again. */
+/** How often a run that failed before it began is asked for again. */
 const MAX_REPEATS = 2;
 /** Silence that means a dead connection: three heartbeats (ms), by default until `start` tells. */
 const silenceOf = (heartbeatMs = 10_000) => 3 * heartbeatMs;
@@ -25,14 +28,16 @@ const STOP_MS = 15_000;
 
 export class Run {
   #base;
+  #path = "chat";
   #body;
   #key = newKey();
   #id = "";
+  #conversationId = "";
   #cursor = "";
   #firstDelayMs;
   #stopMs;
   #silenceMs = silenceOf();
-  #hasText = false;
+  #hasBegun = false; // the model said something, or called a tool, which may have done something
   #failure = ""; // the code of an error that is not shown, because the question is asked again
   #repeats = 0;
   /** The ending, once it is known, should `done` get lost. @type {Status | null} */
@@ -151,6 +156,7 @@ export class Run {
       // An ending may come without an id (contract, section 7) and shows the last one again.
       const ending = event.type === "error" || event.type === "done";
       if (!ending && seqOf(frame.id) <= seqOf(this.#cursor)) continue;
+      if (seqOf(frame.id) > seqOf(this.#cursor) + 1) this.#hasBegun = true; // unseen, as tools are
       this.#cursor = frame.id;
       this.#firstDelayMs = parser.retry ?? this.#firstDelayMs;
       if (this.#take(event)) yield event;
@@ -164,7 +170,7 @@ export class Run {
       return [new URL(`runs/${this.#id}/events`, this.#base), { headers }];
     }
     const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
-    return [new URL("chat", this.#base), { method: "POST", headers, body: this.#body }];
+    return [new URL(this.#path, this.#base), { method: "POST", headers, body: this.#body }];
   }
 
   /**
@@ -176,14 +182,15 @@ export class Run {
   #take(event) {
     if (event.type === "start") {
       this.#id = event.run_id;
+      this.#conversationId = event.conversation_id;
       if (event.heartbeat_ms > 0) this.#silenceMs = silenceOf(event.heartbeat_ms);
       if (this.#stopping.signal.aborted) void this.#cancel();
     } else if (event.type === "token") {
-      this.#hasText = true;
+      this.#hasBegun = true;
     } else if (event.type === "final") {
       this.#ended = "completed";
     } else if (event.type === "error") {
-      if (event.retryable && !this.#hasText && this.#repeats < MAX_REPEATS) {
+      if (event.retryable && !this.#hasBegun && this.#repeats < MAX_REPEATS) {
         this.#failure = event.code;
         return false;
       }
@@ -192,6 +199,8 @@ export class Run {
       const retryAfterMs = backoff(++this.#repeats, this.#firstDelayMs);
       const error = new GatewayError(this.#failure, { retryable: true, idle: true, retryAfterMs });
       [this.#id, this.#cursor, this.#failure] = ["", "", ""];
+      this.#path = `conversations/${encodeURIComponent(this.#conversationId)}/regenerate`;
+      this.#body = JSON.stringify({ grace_seconds: GRACE_SECONDS });
       throw error;
     }
     return true;

@@ -55,7 +55,8 @@ const SENTENCES = {
   bad_stream: "What came was not readable as an answer of the gateway.",
   stop_unconfirmed:
     "The gateway did not confirm the stop. Without a listener it ends the answer within a minute.",
-  eventsource_closed: "The gateway did not accept this. EventSource does not tell why.",
+  eventsource_closed:
+    "The gateway did not accept this, and EventSource does not tell why. Asking without it does.",
 };
 
 /**
@@ -87,8 +88,9 @@ export function waiting({ code, delayMs }) {
  * @param {{ code: string, detail?: string, retryAfterMs?: number }} error
  */
 export function givingUp({ code, detail, retryAfterMs }) {
-  if (retryAfterMs) return `${sentence(code, detail)} Please wait ${duration(retryAfterMs)}.`;
-  return sentence(code, detail);
+  const what = sentence(code, detail);
+  if (code === "conversation_busy") return `${what} A new chat does not have to wait for it.`;
+  return retryAfterMs ? `${what} Please wait ${duration(retryAfterMs)}.` : what;
 }
 
 /** @param {number} ms */

@@ -7,6 +7,12 @@
 130    stopped: by Ctrl-C (143: by SIGTERM), or by somebody else
 141    the reader of our output had enough, as in ``| head -1``
 =====  ============================================================
+
+A terminal shows tokens as they come. What is printed stays: below a text that is taken back stands
+a note that says so. A file or a pipe gets the answer and nothing else, because a script whose
+``$(python -m app chat …)`` sometimes began with "Let me look that up." would be wrong in silence.
+So where the model may use tools it gets the answer once ``final`` has told it; where the model has
+none, nothing is ever taken back, and tokens go there as they come, too.
 """
 
 import asyncio
@@ -15,7 +21,7 @@ import signal
 from contextlib import aclosing, suppress
 from types import FrameType
 
-from app.client.events import Done, Error, Final, Retract, Token, Waiting
+from app.client.events import Done, Error, Event, Final, Retract, Start, Token, Waiting
 from app.client.link import ClientError
 from app.client.stream import GRACE_S, Run
 from app.client.terminal import Interrupted, OutputLost, Terminal
@@ -28,11 +34,12 @@ _NOTES = {
 }
 
 
-def run(text: str, url: str, model: str | None = None) -> int:
-    """Ask, show the answer, and return the exit code."""
+def run(text: str, url: str, model: str | None = None, conversation_id: str | None = None) -> int:
+    """Ask, show the answer, tell the conversation, and return the exit code."""
     terminal = Terminal()
     try:
-        return asyncio.run(_Command(Run(text, url, model=model), terminal).run())
+        asked = Run(text, url, model=model, conversation_id=conversation_id)
+        return asyncio.run(_Command(asked, terminal).run())
     except ClientError as error:
         terminal.say(f"error: {error}")
         return USAGE
@@ -45,6 +52,8 @@ class _Command:
         self._asked = asked
         self._terminal = terminal
         self._signal: int | None = None
+        self._text: list[str] = []  # the answer so far
+        self._holds: bool | None = None  # whether it is written only once it is certain
 
     async def run(self) -> int:
         """Raises ``ClientError``."""
@@ -74,7 +83,7 @@ class _Command:
     async def _stop(self) -> int:
         confirmed = await self._asked.stop()
         with suppress(OutputLost, Interrupted):
-            self._terminal.end_line()
+            self._end_answer()
         if confirmed:
             self._terminal.say("stopped")
         else:
@@ -82,39 +91,55 @@ class _Command:
                 "the gateway did not confirm the stop; "
                 f"without a reader it ends the run within {GRACE_S} s"
             )
+        self._tell_conversation()
         return 128 + (self._signal or signal.SIGINT)
 
     async def _show(self) -> int:
         """Raises ``ClientError``, ``OutputLost``, ``Interrupted``."""
-        terminal, shown, code = self._terminal, "", USAGE
+        code = USAGE
         try:
             async with aclosing(self._asked.follow()) as events:
                 async for event in events:
-                    if isinstance(event, Token):
-                        terminal.show(event.text)
-                        shown += event.text
-                    elif isinstance(event, Retract):
-                        shown = shown.removesuffix(event.text)
-                        terminal.say("note: what came last is not part of the answer")
-                    elif isinstance(event, Final):
-                        self._finish(event, shown)
-                    elif isinstance(event, Error):
-                        terminal.end_line()
-                        terminal.say(f"error: {event.message} ({event.code})")
-                    elif isinstance(event, Waiting):
-                        terminal.say(_waiting(event))
+                    if isinstance(event, Start) and self._holds is None:
+                        to_program = not self._terminal.is_terminal
+                        self._holds = to_program and await self._asked.may_retract()
                     elif isinstance(event, Done):
                         code = EXITS[event.status]
+                    else:
+                        self._take(event)
         except ClientError:
-            terminal.end_line()
+            self._end_answer()
             raise
-        terminal.end_line()
+        self._end_answer()
         if code == EXITS["cancelled"]:
-            terminal.say("stopped by the gateway")
+            self._terminal.say("stopped by the gateway")
+        self._tell_conversation()
         return code
 
-    def _finish(self, final: Final, shown: str) -> None:
+    def _take(self, event: Event) -> None:
+        terminal = self._terminal
+        if isinstance(event, Token):
+            self._text.append(event.text)
+            if not self._holds:
+                terminal.show(event.text)
+        elif isinstance(event, Retract):
+            self._text = ["".join(self._text).removesuffix(event.text)]
+            if not self._holds:
+                if terminal.is_terminal:
+                    terminal.end_line()
+                terminal.say("note: what came last is not part of the answer")
+        elif isinstance(event, Final):
+            self._finish(event)
+        elif isinstance(event, Error):
+            self._end_answer()
+            terminal.say(f"error: {event.message} ({event.code})")
+        elif isinstance(event, Waiting):
+            terminal.say(_waiting(event))
+
+    def _finish(self, final: Final) -> None:
         """``final`` is the truth: show what of it was not shown."""
+        shown = "" if self._holds else "".join(self._text)
+        self._text.clear()
         if not final.text.startswith(shown):
             self._terminal.end_line()
             self._terminal.say("note: the answer is not what came so far, but this")
@@ -123,6 +148,18 @@ class _Command:
         if note := _NOTES.get(final.finish_reason):
             self._terminal.end_line()
             self._terminal.say(note)
+
+    def _end_answer(self) -> None:
+        """Write what was held back of an answer that never came to ``final``; end the line."""
+        if self._holds:
+            text = "".join(self._text)
+            self._text.clear()
+            self._terminal.show(text)
+        self._terminal.end_line()
+
+    def _tell_conversation(self) -> None:
+        if self._asked.conversation_id:  # behind `=`, because it may begin with a hyphen
+            self._terminal.say(f"to go on: --conversation={self._asked.conversation_id}")
 
 
 def _waiting(event: Waiting) -> str:

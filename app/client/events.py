@@ -13,6 +13,7 @@ class Start(msgspec.Struct, frozen=True):
     run_id: str
     model: str
     heartbeat_ms: int
+    conversation_id: str | None = None
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -20,7 +21,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Retract(msgspec.Struct, frozen=True):
-    """``text``, which tokens brought, is not part of the answer."""
+    """``text``, which the last tokens brought, is not part of the answer."""
 
     text: str
 

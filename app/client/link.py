@@ -14,6 +14,7 @@ from app.settings import is_loopback
 
 CONNECT_S = 10.0
 WRITE_S = 30.0  # for the request; a question is small
+MODELS_S = 5.0  # for what models there are; the answer waits meanwhile
 _REFUSED = (409, 429, 503)  # busy, too many, overloaded or draining: nothing was started
 _PROXY_FAILED = (502, 504)  # from something in between: a run may be alive behind it
 
@@ -23,6 +24,7 @@ class ClientError(Exception):
 
     ``again``: the same request can help later, not before ``wait_s`` where the server said so.
     ``refused``: the server did not take the question. ``unreachable``: nothing was even sent.
+    ``code``: of the contract's section 8, where the server named one.
     """
 
     def __init__(
@@ -33,12 +35,22 @@ class ClientError(Exception):
         wait_s: float | None = None,
         refused: bool = False,
         unreachable: bool = False,
+        code: str = "",
     ) -> None:
         super().__init__(sentence)
         self.again = again
         self.wait_s = wait_s
         self.refused = refused
         self.unreachable = unreachable
+        self.code = code
+
+
+class Model(msgspec.Struct):
+    """``tools``: those that it may use; None: it has its own, if any."""
+
+    name: str
+    default: bool
+    tools: list[str] | None
 
 
 class Link:
@@ -58,10 +70,10 @@ class Link:
         self._trust_env = not is_loopback(parsed.host)  # a proxy has no way to our own loopback
         self.silence_s = 30.0  # three default heartbeats, until `start` tells the real ones
 
-    def ask(self, body: bytes, key: str) -> AsyncGenerator[bytes, None]:
-        """``POST /chat``: the stream's bytes, to be closed by who iterates."""
+    def ask(self, path: str, body: bytes, key: str) -> AsyncGenerator[bytes, None]:
+        """``POST`` what starts a run: the stream's bytes, to be closed by who iterates."""
         headers = {"content-type": "application/json", "idempotency-key": key}
-        return self._stream("POST", "chat", headers, body)
+        return self._stream("POST", path, headers, body)
 
     def resume(self, run_id: str, last_event_id: str) -> AsyncGenerator[bytes, None]:
         """``GET /runs/{id}/events``: the bytes behind the last event."""
@@ -77,6 +89,15 @@ class Link:
         if response.status_code in (200, 202, 404):
             return response.status_code != 202
         raise self._problem(response)
+
+    async def models(self) -> list[Model]:
+        """``GET /models``."""
+        try:
+            async with asyncio.timeout(MODELS_S), self._client() as client:
+                response = await client.get(f"{self._base}/models")
+                return msgspec.json.decode(response.content, type=_Models).items
+        except (TimeoutError, httpx2.RequestError, ValueError) as error:
+            raise ClientError("the gateway does not tell its models") from error
 
     async def _stream(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
@@ -137,18 +158,25 @@ class Link:
         status = response.status_code
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
         sentence = f"the gateway answers with HTTP {status} {phrase}".rstrip()
+        problem = _Problem()
         with suppress(ValueError):
-            sentence = msgspec.json.decode(response.content, type=_Problem).detail or sentence
+            problem = msgspec.json.decode(response.content, type=_Problem)
         return ClientError(
-            sentence,
+            problem.detail or sentence,
             again=status in (*_REFUSED, *_PROXY_FAILED),
             wait_s=retry_after(response.headers.get("retry-after")),
             refused=status in _REFUSED,
+            code=problem.code,
         )
 
 
 class _Problem(msgspec.Struct):
     detail: str = ""
+    code: str = ""
+
+
+class _Models(msgspec.Struct):
+    items: list[Model]
 
 
 def retry_after(value: str | None) -> float | None:

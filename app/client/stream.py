@@ -3,6 +3,9 @@
 What keeps an answer whole: every event has an id, a body that ends without ``done`` was cut, and
 who asks again with the last id gets exactly the rest. Before the first id the ``Idempotency-Key``
 does the same for the POST: repeating it joins the run that it started.
+
+A run that failed before its model said or did anything is asked for again. Its question is in the
+conversation by then, so what is asked for is another answer to it, not the question once more.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from urllib.parse import quote
 
 from app.client.events import Done, Error, Event, Final, RunEvent, Start, Token, Waiting, decode
 from app.client.link import ClientError, Link
@@ -20,7 +24,7 @@ from app.wire.parse import EventParser, EventTooLargeError
 
 GRACE_S = 60  # how long a run waits for us: a tunnel, a change of network
 HEARTBEATS_MISSED = 3  # silence that means a dead connection
-MAX_REPEATS = 2  # of a run that failed before its first token
+MAX_REPEATS = 2  # of a run that failed before it began
 MAX_ATTEMPTS = 8  # without news; with our delays they last about as long as a run waits for us
 FIRST_DELAY_S = 1.0  # until `retry:` tells another
 LONGEST_DELAY_S = 15.0
@@ -31,30 +35,45 @@ _ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
 
 
 def stream(
-    text: str, url: str = "http://127.0.0.1:8000", *, model: str | None = None
+    text: str,
+    url: str = "http://127.0.0.1:8000",
+    *,
+    model: str | None = None,
+    conversation_id: str | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Ask, and yield what the run tells, each event once, up to ``Done``; close it with
     ``aclosing``. A run that is left early lives on for ``GRACE_S``; ``Run.stop`` ends it.
+    ``conversation_id``: the one to go on with; ``Start`` tells it.
 
     Raises ``ClientError`` when no more can be had.
     """
-    return Run(text, url, model=model).follow()
+    return Run(text, url, model=model, conversation_id=conversation_id).follow()
 
 
 class Run:
     """``follow`` it, and after leaving that, ``stop`` it. Raises ``ClientError`` for the URL."""
 
-    def __init__(self, text: str, url: str, *, model: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        url: str,
+        *,
+        model: str | None = None,
+        conversation_id: str | None = None,
+    ) -> None:
         self._link = Link(url)
-        body = {"text": text, "grace_seconds": GRACE_S} | ({"model": model} if model else {})
-        self._body = json.dumps(body).encode()
+        self._how = {"grace_seconds": GRACE_S} | ({"model": model} if model else {})
+        asked = {"text": text} | ({"conversation_id": conversation_id} if conversation_id else {})
+        self._request = ("chat", json.dumps(asked | self._how).encode())
+        self.conversation_id = conversation_id
+        self._model = ""  # as `start` tells it
         self._key = secrets.token_urlsafe(16)
         self._cursor = ""  # the last id; it begins with the run's
         self._seq = 0  # its number
         self._reached = False  # somebody answered, so a refused connection is a restart
         self._may_live = False  # a run that we started, or may have
         self._ended: Done | None = None  # the ending, once it is known, should `done` get lost
-        self._has_text = False
+        self._has_begun = False  # the model said something, or called a tool, which may have acted
         self._repeats = 0
         self._failure: Error | None = None  # not shown, because the question is asked again
         self._first_delay_s = FIRST_DELAY_S
@@ -99,6 +118,19 @@ class Run:
                     await asyncio.sleep(_backoff(attempt, self._first_delay_s))
         return not self._may_live
 
+    async def may_retract(self) -> bool:
+        """Whether the model may use tools, so that no token is surely the answer before ``Final``;
+        also True where the gateway does not tell. To be asked behind ``Start``."""
+        try:
+            models = await self._link.models()
+        except ClientError:
+            return True
+        # A gateway without a models file takes names that it does not list, for its default's.
+        named = [model for model in models if model.name == self._model]
+        for model in named or [model for model in models if model.default]:
+            return model.tools != []
+        return True
+
     async def _stop_once(self) -> bool:
         if not self._cursor:
             async with aclosing(self._events()) as events:
@@ -132,7 +164,7 @@ class Run:
         if self._cursor:
             chunks = self._link.resume(self._run_id, self._cursor)
         else:
-            chunks = self._link.ask(self._body, self._key)
+            chunks = self._link.ask(*self._request, self._key)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -152,6 +184,9 @@ class Run:
                 self._reached = True
             if error.refused and not self._cursor:
                 self._may_live = False
+            if error.code == "not_found" and self.conversation_id:
+                sentence = f"the gateway has no conversation {self.conversation_id}, or no longer"
+                raise ClientError(sentence) from error
             raise
 
     def _take(self, frame: Frame) -> RunEvent | None:
@@ -171,15 +206,20 @@ class Run:
         elif int(match[2]) <= self._seq:
             return None
         if match is not None:
+            if int(match[2]) > self._seq + 1:  # what came between is not shown, as tools are not
+                self._has_begun = True
             self._cursor, self._seq = frame.id, int(match[2])
-        if isinstance(event, Start) and event.heartbeat_ms > 0:
-            self._link.silence_s = HEARTBEATS_MISSED * event.heartbeat_ms / 1000
+        if isinstance(event, Start):
+            self._model = event.model
+            self.conversation_id = event.conversation_id or self.conversation_id
+            if event.heartbeat_ms > 0:
+                self._link.silence_s = HEARTBEATS_MISSED * event.heartbeat_ms / 1000
         elif isinstance(event, Token):
-            self._has_text = True
+            self._has_begun = True
         elif isinstance(event, Final):
             self._ended = Done("completed")
         elif isinstance(event, Error):
-            if event.retryable and not self._has_text and self._repeats < MAX_REPEATS:
+            if event.retryable and not self._has_begun and self._repeats < MAX_REPEATS:
                 self._failure = event
                 return None
             self._ended = Done("failed")
@@ -192,6 +232,9 @@ class Run:
     def _repeat(self, failure: Error) -> ClientError:
         self._repeats += 1
         self._cursor, self._seq, self._failure = "", 0, None
+        if self.conversation_id:
+            path = f"conversations/{quote(self.conversation_id, safe='')}/regenerate"
+            self._request = (path, json.dumps(self._how).encode())
         wait_s = _backoff(self._repeats, self._first_delay_s)
         return ClientError(failure.message, again=True, wait_s=wait_s)
 

@@ -35,18 +35,20 @@ def harmless(text: str) -> str:
 
 
 class Terminal:
+    """``is_terminal``: a person looks at the answer; else a program or a file takes it."""
+
     def __init__(self) -> None:
         self.interruptible = False
-        self._is_terminal = sys.stdout.isatty()
-        self._encoding = sys.stdout.encoding if self._is_terminal else "utf-8"
-        self._same_screen = self._is_terminal and sys.stderr.isatty()
+        self.is_terminal = sys.stdout.isatty()
+        self._encoding = sys.stdout.encoding if self.is_terminal else "utf-8"
+        self._same_screen = self.is_terminal and sys.stderr.isatty()
         self._mid_line = False
 
     def show(self, text: str) -> None:
         """A piece of the answer. Raises ``OutputLost``, ``Interrupted``."""
         if not text:
             return
-        if self._is_terminal:
+        if self.is_terminal:
             text = harmless(text)
         try:
             self._write(sys.stdout.buffer, text.encode(self._encoding, "replace"))

@@ -1,39 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { GatewayError } from "../../frontend/events.js";
 import { Run } from "../../frontend/gateway.js";
+import { all, ANSWER, ask, BOUND, shown, withCode } from "./asking.js";
 import {
-  answer, breakAfter, CHAT, EVENTS, FAILED, frame, hold, RUN, send, serve, start, STOP, USAGE,
-  WHOLE,
+  answer, breakAfter, CHAT, EVENTS, frame, hold, RUN, send, serve, start, WHOLE,
 } from "./server.js";
-
-const BOUND = { timeout: 10_000 };
-const DONE = frame(9, "done", { status: "cancelled", usage: USAGE });
-
-/** @param {string} base */
-const ask = (base) => new Run({ text: "hi", base }, { firstDelayMs: 5 });
-
-/** @param {Run} run @param {(event: any) => void} [seen] */
-async function all(run, seen = () => {}) {
-  const events = [];
-  for await (const event of run.follow()) {
-    events.push(event);
-    seen(event);
-  }
-  return events;
-}
-
-/** What was shown, in order; `open` left out. @param {any[]} events */
-const shown = (events) =>
-  events
-    .filter(({ type }) => type !== "open")
-    .map(({ type, text, code, status }) => [type, text ?? code ?? status].filter(Boolean).join(" "));
-
-/** @param {string} code @returns {(error: unknown) => boolean} */
-const withCode = (code) => (error) => error instanceof GatewayError && error.code === code;
-
-const ANSWER = ["start", "token Hel", "token lo", "final Hello", "done completed"];
 
 test("a question is posted once, with a key, and its events come in order", BOUND, async (t) => {
   const { base, requests } = await serve(t, { [CHAT]: [send(WHOLE)] });
@@ -46,6 +18,27 @@ test("a conversation is gone on with", BOUND, async (t) => {
   const { base, requests } = await serve(t, { [CHAT]: [send(WHOLE)] });
   await all(new Run({ text: "hi", conversationId: "c1", base }));
   assert.equal(requests[0]?.body.conversation_id, "c1");
+});
+
+test("what is taken back comes in its place, and so do unknown events", BOUND, async (t) => {
+  const { base } = await serve(t, {
+    [CHAT]: [
+      send([
+        start(),
+        frame(2, "token", { text: "Let me " }),
+        frame(3, "token", { text: "see." }),
+        frame(4, "retract", { text: "Let me see." }),
+        frame(5, "tool_call", { id: "1", name: "clock", arguments: "{}" }),
+        frame(6, "news", {}),
+        frame(7, "token", { text: "Hello" }),
+        frame(8, "final", { text: "Hello" }),
+        frame(9, "done", { status: "completed" }),
+      ]),
+    ],
+  });
+  const before = ["start", "token Let me ", "token see.", "retract Let me see."];
+  const words = [...before, "tool_call", "news", "token Hello", ...ANSWER.slice(3)];
+  assert.deepEqual(shown(await all(ask(base))), words);
 });
 
 test("two runs have two keys", BOUND, async (t) => {
@@ -240,158 +233,4 @@ test("nobody there is given up as unreachable", BOUND, async (t) => {
   const refused = Array(8).fill((/** @type {any} */ response) => response.destroy());
   const { base } = await serve(t, { [CHAT]: refused });
   await assert.rejects(all(ask(base)), withCode("unreachable"));
-});
-
-test("a failure before the first token is repeated with the same key, unseen", BOUND, async (t) => {
-  const failed = () => send(FAILED("upstream_timeout", true));
-  const { base, requests } = await serve(t, { [CHAT]: [failed(), failed(), send(WHOLE)] });
-  const twice = ["start", "wait upstream_timeout", "start", "wait upstream_timeout"];
-  assert.deepEqual(shown(await all(ask(base))), [...twice, ...ANSWER]);
-  assert.equal(new Set(requests.map(({ headers }) => headers["idempotency-key"])).size, 1);
-});
-
-test("a failure whose ending got lost is repeated once its run has ended", BOUND, async (t) => {
-  const frames = FAILED("upstream_timeout", true);
-  const { base } = await serve(t, {
-    [CHAT]: [breakAfter(frames.slice(0, 2)), send(WHOLE)],
-    [EVENTS]: [send(frames.slice(2))],
-  });
-  const waits = ["wait connection_lost", "wait upstream_timeout"];
-  assert.deepEqual(shown(await all(ask(base))), ["start", ...waits, ...ANSWER]);
-});
-
-test("the third failure before the first token is shown", BOUND, async (t) => {
-  const failed = () => send(FAILED("upstream_timeout", true));
-  const { base } = await serve(t, { [CHAT]: [failed(), failed(), failed()] });
-  const words = shown(await all(ask(base)));
-  assert.deepEqual(words.slice(-3), ["start", "error upstream_timeout", "done failed"]);
-});
-
-test("a failure that cannot be mended is not repeated", BOUND, async (t) => {
-  const { base } = await serve(t, { [CHAT]: [send(FAILED("upstream_auth", false))] });
-  assert.deepEqual(shown(await all(ask(base))), ["start", "error upstream_auth", "done failed"]);
-});
-
-test("a failure behind the first token is not repeated and the text stays", BOUND, async (t) => {
-  const error = { code: "upstream_broken", message: "no", retryable: true };
-  const done = frame(4, "done", { status: "failed" });
-  const frames = [...WHOLE.slice(0, 2), frame(3, "error", error), done];
-  const { base } = await serve(t, { [CHAT]: [send(frames)] });
-  const words = ["start", "token Hel", "error upstream_broken", "done failed"];
-  assert.deepEqual(shown(await all(ask(base))), words);
-});
-
-/** A stream that goes on until the run is deleted. @param {string[]} frames */
-function untilStopped(frames) {
-  /** @type {import("./server.js").ServerResponse} */
-  let stream;
-  return {
-    stream: (/** @type {import("./server.js").ServerResponse} */ response) => {
-      stream = response;
-      hold(frames)(response);
-    },
-    stop: (/** @type {import("./server.js").ServerResponse} */ response) => {
-      answer(200, { run_id: RUN, status: "cancelled", stopped_after_ms: 1 })(response);
-      stream.end(DONE);
-    },
-  };
-}
-
-test("stopping deletes the run and the partial text stays", BOUND, async (t) => {
-  const live = untilStopped(WHOLE.slice(0, 2));
-  const { base } = await serve(t, { [CHAT]: [live.stream], [STOP]: [live.stop] });
-  const run = ask(base);
-  const events = await all(run, ({ type }) => type === "token" && run.stop());
-  assert.deepEqual(shown(events), ["start", "token Hel", "done cancelled"]);
-});
-
-test("stopping before start waits for the id and deletes the run", BOUND, async (t) => {
-  const live = untilStopped([start()]);
-  /** @type {Run} */
-  let run;
-  const { base } = await serve(t, {
-    [CHAT]: [(response) => (run.stop(), live.stream(response))],
-    [STOP]: [live.stop],
-  });
-  run = ask(base);
-  assert.deepEqual(shown(await all(run)), ["start", "done cancelled"]);
-});
-
-test("stopping while the lost start is waited for joins the run to delete it", BOUND, async (t) => {
-  const live = untilStopped([start()]);
-  const { base, requests } = await serve(t, {
-    [CHAT]: [breakAfter([]), live.stream],
-    [STOP]: [live.stop],
-  });
-  const run = new Run({ text: "hi", base }, { firstDelayMs: 60_000 }); // the stop ends the wait
-  const events = await all(run, ({ type }) => type === "wait" && run.stop());
-  assert.deepEqual(shown(events), ["wait connection_lost", "start", "done cancelled"]);
-  assert.equal(requests[0]?.headers["idempotency-key"], requests[1]?.headers["idempotency-key"]);
-});
-
-test("stopping when nothing was started starts nothing", BOUND, async (t) => {
-  const refusal = answer(503, { code: "overloaded" }, { "Retry-After": "20" });
-  const { base } = await serve(t, { [CHAT]: [refusal] });
-  const run = ask(base);
-  const events = await all(run, ({ type }) => type === "wait" && run.stop());
-  assert.deepEqual(shown(events), ["wait overloaded", "done cancelled"]);
-});
-
-test("stopping between two repeats of a failed run starts nothing", BOUND, async (t) => {
-  const { base } = await serve(t, { [CHAT]: [send(FAILED("upstream_timeout", true))] });
-  const run = ask(base);
-  const events = await all(run, ({ type }) => type === "wait" && run.stop());
-  assert.deepEqual(shown(events), ["start", "wait upstream_timeout", "done cancelled"]);
-});
-
-test("a stop that is not taken is asked for again", BOUND, async (t) => {
-  const live = untilStopped(WHOLE.slice(0, 2));
-  const { base } = await serve(t, { [CHAT]: [live.stream], [STOP]: [answer(503), live.stop] });
-  const run = ask(base);
-  const events = await all(run, ({ type }) => type === "token" && run.stop());
-  assert.equal(shown(events).at(-1), "done cancelled");
-});
-
-test("stopping while the connection is lost deletes the run", BOUND, async (t) => {
-  const cancelled = answer(200, { run_id: RUN, status: "cancelled", stopped_after_ms: 1 });
-  const { base } = await serve(t, {
-    [CHAT]: [breakAfter(WHOLE.slice(0, 2))],
-    [EVENTS]: [send([DONE])],
-    [STOP]: [cancelled],
-  });
-  const run = ask(base);
-  const events = await all(run, ({ type }) => type === "wait" && run.stop());
-  assert.equal(shown(events).at(-1), "done cancelled");
-});
-
-test("a stop that nobody confirms is told as such", BOUND, async (t) => {
-  const closed = Promise.withResolvers();
-  const { base } = await serve(t, {
-    [CHAT]: [(response) => (response.on("close", closed.resolve), hold([start()])(response))],
-    [STOP]: [hold([])],
-  });
-  const run = new Run({ text: "hi", base }, { stopMs: 50 });
-  const events = all(run, ({ type }) => type === "start" && run.stop());
-  await assert.rejects(events, withCode("stop_unconfirmed"));
-  await closed.promise;
-});
-
-test("leaving closes the connection and throws the reason", BOUND, async (t) => {
-  const closed = Promise.withResolvers();
-  const { base } = await serve(t, {
-    [CHAT]: [
-      (response) => {
-        response.on("close", closed.resolve);
-        hold(WHOLE.slice(0, 2))(response);
-      },
-    ],
-  });
-  const leave = new AbortController();
-  const reason = new Error("left");
-  await assert.rejects(async () => {
-    for await (const event of ask(base).follow(leave.signal)) {
-      if (event.type === "token") leave.abort(reason);
-    }
-  }, reason);
-  await closed.promise;
 });

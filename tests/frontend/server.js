@@ -9,6 +9,7 @@ import { createServer } from "node:http";
 export const RUN = "Zx3mYyQ0T1-fK_8vLw2RbQ";
 export const CHAT = "POST /chat";
 export const EVENTS = `GET /runs/${RUN}/events`;
+export const AGAIN = "POST /conversations/c1/regenerate";
 export const STOP = `DELETE /runs/${RUN}`;
 export const USAGE = { input_tokens: 1, output_tokens: 2, total_tokens: 3, estimated: false };
 

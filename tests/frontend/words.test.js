@@ -42,6 +42,11 @@ test("giving up says how long the server asks to wait", () => {
   assert.equal(words(300_000), "The gateway is busy. Please wait 5 minutes.");
 });
 
+test("a conversation that stays busy is told, and what goes on nevertheless", () => {
+  const words = givingUp({ code: "conversation_busy", retryAfterMs: 2000 });
+  assert.match(words, /still being written\. A new chat does not/);
+});
+
 test("only an unusual end of the model is remarked on", () => {
   assert.equal(finish("stop"), "");
   assert.match(finish("length"), /length/);

@@ -70,6 +70,7 @@ class ChatPage:
         self.question = page.get_by_role("textbox", name="Your question")
         self.send = page.get_by_role("button", name="Send")
         self.stop = page.get_by_role("button", name="Stop")
+        self.fresh = page.get_by_role("button", name="New chat")
         self.again = page.get_by_role("button", name="Ask again")
         self.status = page.get_by_role("status")
         self.log = page.get_by_role("log", name="Conversation")

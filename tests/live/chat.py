@@ -1,47 +1,21 @@
-"""``python -m app chat`` as a process, and what stands between it and a gateway: a proxy that cuts,
-holds or redirects connections, and a server with canned answers."""
+"""``python -m app chat`` as a process, and what its output goes to."""
 
 import fcntl
-import json
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import Any, Self
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Self
 
 from tests.live.servers import ROOT, STOP_S, SimulatorProcess
 
-CUT_NOTHING = 1 << 40
-# The gateway asks for a pause of 1 to 3 s before a resume; tests need not wait for it.
-_RETRY = re.compile(rb"retry: [0-9]{4}\n")
-
-
-RUN_ID = "r" * 22
-STREAM = "200 OK\r\ncontent-type: text/event-stream; charset=utf-8"
-START = ("start", {"run_id": RUN_ID, "model": "m", "heartbeat_ms": 10_000})
-FINAL = ("final", {"text": "one two", "finish_reason": "stop"})
-DONE = ("done", {"status": "completed"})
-
-
-def token(text: str) -> tuple[str, object]:
-    return ("token", {"text": text})
-
-
-def frames(*events: tuple[str, object], first: int = 1) -> str:
-    """The body of a native stream, ids and all."""
-    return "".join(
-        f"id: {RUN_ID}.{number}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
-        for number, (name, data) in enumerate(events, first)
-    )
+_TOLD = re.compile(r"^to go on: --conversation=(\S+)\n\Z", re.MULTILINE)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
@@ -53,12 +27,22 @@ def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> 
 
 
 class Chat:
-    """The client. ``stdout``: where to, None collects it in ``out``; stderr is in ``err``."""
+    """The client. ``stdout``: where to, None collects it in ``out``; stderr is in ``err``.
+    ``conversation``: the id to go on with."""
 
-    def __init__(self, text: str, url: str, *, stdout: int | None = None, **env: str):
+    def __init__(
+        self,
+        text: str,
+        url: str,
+        *,
+        stdout: int | None = None,
+        conversation: str | None = None,
+        **env: str,
+    ) -> None:
         clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+        more = [f"--conversation={conversation}"] if conversation else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "chat", text, "--url", url],
+            [sys.executable, "-m", "app", "chat", text, "--url", url, *more],
             env=clean | {"PYTHONPATH": str(ROOT)} | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout is None else stdout,
@@ -81,7 +65,14 @@ class Chat:
 
     @property
     def words(self) -> str:
-        return self.err.decode()
+        """What stderr got, without the line that tells the conversation."""
+        return _TOLD.sub("", self.err.decode())
+
+    @property
+    def conversation(self) -> str:
+        """The id that the last line told."""
+        (told,) = _TOLD.findall(self.err.decode())
+        return str(told)
 
     def shows(self, text: str) -> None:
         until(lambda: text.encode() in self.out, f"{text!r} on stdout; stderr: {self.words}")
@@ -122,122 +113,6 @@ class Mark(str):
         """The upstream call was aborted, and there was no other."""
         stats = self.simulator.stats(self)
         return (stats["started"], stats["aborted"], stats["open"]) == (1, 1, 0)
-
-
-class Server:
-    """Threads that answer connections on 127.0.0.1, one after the other or at once."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread(self._accept)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-        with self._lock:
-            for each in self._open:
-                _shut(each)
-
-    def close(self) -> None:
-        """Refuse further connections."""
-        _shut(self._listener)
-        self._listener.close()
-
-    def answer(self, client: socket.socket, number: int) -> None:
-        raise NotImplementedError
-
-    def _thread(self, target: Callable[..., None], *arguments: Any) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        thread.start()
-        return thread
-
-    def _keep(self, each: socket.socket) -> socket.socket:
-        with self._lock:
-            self._open.add(each)
-        return each
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            number, self.connections = self.connections, self.connections + 1
-            self._thread(self._serve, self._keep(client), number)
-
-    def _serve(self, client: socket.socket, number: int) -> None:
-        with client:
-            with suppress(OSError):
-                self.answer(client, number)
-            with self._lock:
-                self._open.discard(client)
-
-
-class Proxy(Server):
-    """``cuts``: for each connection in turn, after how many bytes from upstream it is cut; with
-    ``hold`` it is not cut but goes silent. Later connections are left whole."""
-
-    def __init__(self, target: str, cuts: Iterable[int] = (), *, hold: bool = False) -> None:
-        self.target = target
-        self.prefix = b""  # a path that is taken away
-        self._cuts, self._hold = list(cuts), hold
-        super().__init__()
-
-    def answer(self, client: socket.socket, number: int) -> None:
-        left = self._cuts[number] if number < len(self._cuts) else CUT_NOTHING
-        place = urlsplit(self.target)
-        with self._keep(socket.create_connection((place.hostname, place.port))) as upstream:
-            there = self._thread(self._forward, client, upstream)
-            while data := upstream.recv(65536):
-                data = _RETRY.sub(b"retry: 0001\n", data)
-                client.sendall(data[:left])
-                left -= len(data)
-                if left <= 0:
-                    break
-            if left <= 0 and self._hold:
-                there.join(STOP_S)  # until the client gives up
-            _shut(client)
-            _shut(upstream)
-
-    def _forward(self, client: socket.socket, upstream: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                upstream.sendall(data.replace(b" " + self.prefix + b"/", b" /", 1))
-            upstream.shutdown(socket.SHUT_WR)
-
-
-class Canned(Server):
-    """Answers each connection with the next of ``answers``, and keeps what it was asked."""
-
-    def __init__(self, *answers: tuple[str, str]) -> None:
-        self.requests: list[str] = []
-        self._answers = answers
-        super().__init__()
-
-    def answer(self, client: socket.socket, number: int) -> None:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            data = client.recv(65536)
-            if not data:
-                return
-            request += data
-        self.requests.append(request.decode())
-        head, body = self._answers[min(number, len(self._answers) - 1)]
-        client.sendall(f"HTTP/1.1 {head}\r\nconnection: close\r\n\r\n{body}".encode())
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(65536):  # the rest of the question; a close now would be a reset
-            pass
-
-
-def _shut(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
 
 
 def read_terminal(master: int) -> bytes:

@@ -15,23 +15,9 @@ import httpx
 import pytest
 
 from app.simulator import expected_text
-from tests.live.chat import (
-    DONE,
-    FINAL,
-    RUN_ID,
-    START,
-    STREAM,
-    Canned,
-    Chat,
-    Mark,
-    Proxy,
-    frames,
-    read_terminal,
-    small_pipe,
-    token,
-    until,
-)
+from tests.live.chat import Chat, Mark, read_terminal, small_pipe, until
 from tests.live.servers import Gateway, SimulatorProcess, running_gateway
+from tests.live.stand_ins import DONE, FINAL, RUN_ID, START, STREAM, Canned, Proxy, frames, token
 
 SLOW = "sim:tokens,n=20000,interval=0.02"  # longer than any test looks at it
 

@@ -85,7 +85,7 @@ def test_questions_and_answers_stand_in_order_and_a_new_chat_clears_them(chat: C
 
     shown = texts(chat.page.locator("#log .text"))
     assert shown == ["sim:echo one", "one", "sim:echo two", "two"]
-    chat.page.get_by_role("button", name="New chat").click()
+    chat.fresh.click()
     expect(chat.log).to_be_empty()
     expect(chat.question).to_be_focused()
 
@@ -103,7 +103,7 @@ def test_stopping_ends_the_call_at_the_model(
         elif how == "escape":
             chat.page.keyboard.press("Escape")
         else:
-            chat.page.get_by_role("button", name="New chat").click()
+            chat.fresh.click()
 
     response = deleted.value.response()
     assert response
