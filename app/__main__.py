@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 
-from app.settings import Settings, SettingsError, from_environment
+from app.configuration import Configuration, configuration_from_environment
+from app.settings import SettingsError
 
 
 def main() -> int:
@@ -20,11 +21,12 @@ def main() -> int:
     chat.add_argument("text")
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="of the gateway")
     chat.add_argument("--model", help="default: the gateway's own")
+    chat.add_argument("--conversation", metavar="ID", help="go on with it; default: a new one")
     arguments = parser.parse_args()
     if arguments.command == "chat":
         from app.client import run
 
-        return run(arguments.text, arguments.url, arguments.model)
+        return run(arguments.text, arguments.url, arguments.model, arguments.conversation)
     return serve()
 
 
@@ -32,21 +34,22 @@ def serve() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # until the server hears them
         signal.signal(number, lambda *_: os._exit(0))
     try:
-        settings = from_environment()
+        configuration = configuration_from_environment()
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
+    settings = configuration.settings
     from app import server
     from app.main import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("uvicorn.error", "httpx2", "openai"):
+    for chatty in ("uvicorn.error", "httpx", "httpx2", "openai", "mcp", "alembic.runtime.plugins"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         server.serve(
-            create_app(settings),
+            create_app(configuration),
             settings,
-            lambda port: print(_first_words(settings, port), flush=True),
+            lambda port: print(_first_words(configuration, port), flush=True),
         )
     except server.CannotListen as error:
         print(
@@ -58,22 +61,29 @@ def serve() -> int:
     return 0
 
 
-def _first_words(settings: Settings, port: int) -> str:
+def _first_words(configuration: Configuration, port: int) -> str:
+    settings, default = configuration.settings, configuration.catalogue.default
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     host = f"[{host}]" if ":" in host else host
     url = f"http://{host}:{port}"
-    if settings.uses_simulator:
-        model = (
-            f"{settings.model}, from the built-in simulator inside this process, because neither "
+    model = default.name
+    if default.is_simulator:
+        model += (
+            ", from the built-in simulator inside this process, because neither "
             "OPENAI_API_KEY nor OPENAI_BASE_URL is set"
         )
+    elif default.runnable is not None:
+        model += f", which is {default.runnable}"
     else:
-        model = f"{settings.model} at {settings.openai_base_url or 'OpenAI'}"
+        model += f" at {default.base_url or 'OpenAI'}"
+    if others := len(configuration.catalogue.names) - 1:
+        model += f", and {others} more"
+    kept = settings.data_dir if settings.database_url is None else "the database that was named"
     return (
         f"page   {url}/\n"
         f"try    curl -N '{url}/chat?text=Hello'\n"
         f"model  {model}\n"
-        "data   in memory only: nothing is written to disk"
+        f"data   conversations in {kept}, runs in memory"
     )
 
 

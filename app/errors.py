@@ -11,6 +11,7 @@ GatewayError
 │   ├── UnsupportedMediaType   415
 │   └── IdempotencyConflict    422
 ├── BusyError                  right, but not now: ``Retry-After``
+│   ├── ConversationBusy       409
 │   ├── Overloaded             503
 │   └── Draining               503, and in a stream that shutdown cut short
 ├── UpstreamError              the model's server failed; in a stream only
@@ -23,6 +24,7 @@ GatewayError
 │   └── UpstreamRejected
 └── RunError                   the run itself met a limit or a bug; in a stream only
     ├── RunTimeout
+    ├── TooManyIterations
     ├── AnswerTooLarge
     └── Internal
 
@@ -98,6 +100,12 @@ class BusyError(GatewayError):
     retry_after_s: ClassVar[int] = 1
 
 
+class ConversationBusy(BusyError):
+    code, status = "conversation_busy", 409
+    message = "An answer is being made in this conversation: wait for it, or interrupt it."
+    retry_after_s = 2
+
+
 class Overloaded(BusyError):
     code = "overloaded"
     message = "The gateway is full at the moment."
@@ -156,6 +164,11 @@ class RunError(GatewayError):
 class RunTimeout(RunError):
     code = "run_timeout"
     message = "The answer took longer than a run may take."
+
+
+class TooManyIterations(RunError):
+    code = "too_many_iterations"
+    message = "The model called tools more often than a run allows."
 
 
 class AnswerTooLarge(RunError):

@@ -15,20 +15,27 @@ from fastapi.middleware.cors import CORSMiddleware
 from sse_starlette.sse import AppStatus
 
 from app import __version__
-from app.api import chat, problems, runs, service
-from app.api.body import ChatBody
+from app.api import chat, conversations, problems, runs, service
+from app.api.body import AnswerBody, ChatBody
 from app.api.deps import Gateway
 from app.api.guard import Guard, RequestId
 from app.api.page import page_files, page_router
+from app.configuration import Configuration, configuration_from_environment
+from app.conversations.journal import Journal
+from app.conversations.late import LateStore, Store
 from app.events.memory import MemoryEventLog
+from app.llm.mcp import McpServers
 from app.llm.model import ChatModel
-from app.llm.turn import UpstreamReader
-from app.runs.supervisor import Limits, Supervisor
-from app.settings import Settings, SettingsError, from_environment
+from app.llm.upstream import UpstreamReader
+from app.runs.drive import Driver
+from app.runs.exchange import Exchanges
+from app.runs.supervisor import Supervisor
+from app.settings import SettingsError
 
 # LangChain's import holds the interpreter for a second; the port opens first. Seconds.
 LOAD_AFTER_S = 0.02
 LOOK_FOR_EXIT_S = 0.5
+LAST_WRITES_S = 3.0  # at exit, for conversations that are not stored yet
 # New objects until the collector looks at them, and looks until it looks at more. What it looks at
 # is a pause: 1,000 objects take half a millisecond, all those of 200 streams 30, with Python's own
 # (700, 10, 10) often. A run that goes well makes no cycles, so there is little to find.
@@ -39,19 +46,26 @@ class LifespanState(TypedDict):
     gateway: Gateway
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(configuration: Configuration) -> FastAPI:
+    settings = configuration.settings
     files = page_files()
     app = FastAPI(
         title="SSE gateway for LLM chat",
         version=__version__,
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(configuration),
         docs_url=None,
         redoc_url=None,
         responses=problems.DOCUMENTED,
         redirect_slashes=False,  # it would answer with an absolute address, wrong behind TLS
     )
     problems.install(app)
-    for router in (chat.router, runs.router, service.router, page_router(files)):
+    for router in (
+        chat.router,
+        runs.router,
+        conversations.router,
+        service.router,
+        page_router(files),
+    ):
         app.include_router(router)
     # The last one added is the outermost.
     app.add_middleware(problems.CatchBugs)
@@ -70,34 +84,53 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings) -> Any:
+def _lifespan(configuration: Configuration) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[LifespanState]:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            base_url = None
-            if settings.uses_simulator:
+            simulator_url = None
+            if configuration.uses_simulator:
                 simulator = import_module("app.simulator").Simulator()
                 await simulator.start()
                 stack.push_async_callback(simulator.stop)
-                base_url = simulator.url
-            gateway = _gateway(settings, tasks, base_url)
+                simulator_url = simulator.url
+            toolbox = configuration.toolbox
+            stack.push_async_callback(toolbox.aclose)
+            store = LateStore(lambda: _store(configuration))
+            stack.push_async_callback(store.aclose)
+            servers = McpServers(configuration.mcp_servers, toolbox)
+            gateway = _gateway(configuration, tasks, simulator_url, store, servers)
             stack.push_async_callback(gateway.model.aclose)
             background = [
-                tasks.create_task(_load(gateway.model), name="load the model library"),
+                tasks.create_task(_load(gateway.model, store), name="load the libraries"),
                 tasks.create_task(_drain_at_shutdown(gateway), name="drain at shutdown"),
             ]
+            if configuration.mcp_servers:
+                background.append(tasks.create_task(servers.run(), name="MCP servers"))
+            writer = tasks.create_task(gateway.journal.run(), name="write conversations")
             yield {"gateway": gateway}
             await gateway.supervisor.drain(0)
+            writer.cancel()
+            await asyncio.wait({writer})
+            await gateway.journal.drain(LAST_WRITES_S)
             for task in background:
                 task.cancel()
 
     return lifespan
 
 
-def _gateway(settings: Settings, tasks: asyncio.TaskGroup, base_url: str | None) -> Gateway:
+def _gateway(
+    configuration: Configuration,
+    tasks: asyncio.TaskGroup,
+    simulator_url: str | None,
+    store: LateStore,
+    servers: McpServers,
+) -> Gateway:
+    settings = configuration.settings
+
     def build_reader() -> UpstreamReader:
         reader: UpstreamReader = import_module("app.llm.langchain").LangChainReader(
-            settings, base_url
+            settings, simulator_url, configuration.toolbox
         )
         return reader
 
@@ -106,29 +139,52 @@ def _gateway(settings: Settings, tasks: asyncio.TaskGroup, base_url: str | None)
     )
     model = ChatModel(
         build_reader,
-        first_token_s=settings.first_token_timeout_seconds,
-        stall_s=settings.stall_timeout_seconds,
+        configuration.catalogue,
+        configuration.toolbox,
+        max_iterations=settings.max_iterations,
+        max_answer_bytes=settings.max_answer_bytes,
     )
-    limits = Limits(
+    journal = Journal(store)
+    driver = Driver(
+        log,
+        model,
+        Exchanges(store, journal, settings.history_messages),
+        tasks,
         run_timeout_s=settings.run_timeout_seconds,
-        max_runs=settings.max_runs,
-        max_readers=settings.max_readers,
         max_answer_bytes=settings.max_answer_bytes,
         heartbeat_s=settings.heartbeat_seconds,
     )
-    supervisor = Supervisor(log, model, tasks, limits)
-    return Gateway(settings, log, model, supervisor)
+    supervisor = Supervisor(driver, max_runs=settings.max_runs, max_readers=settings.max_readers)
+    return Gateway(
+        settings=settings,
+        log=log,
+        model=model,
+        supervisor=supervisor,
+        catalogue=configuration.catalogue,
+        store=store,
+        journal=journal,
+        toolbox=configuration.toolbox,
+        tool_servers=servers,
+    )
 
 
-async def _load(model: ChatModel) -> None:
+def _store(configuration: Configuration) -> Store:
+    store: Store = import_module("app.conversations.sql").SqlStore(configuration.database_url)
+    return store
+
+
+async def _load(model: ChatModel, store: LateStore) -> None:
+    """And then tend the store."""
     await asyncio.sleep(LOAD_AFTER_S)
     gc.disable()  # an import makes little but what stays: looking through it takes a fifth of it
     try:
         await model.load()
+        await store.load()
         gc.freeze()  # nor need the collector look at it ever again
         gc.set_threshold(*GC_THRESHOLD)
     finally:
         gc.enable()
+    await store.run()
 
 
 async def _drain_at_shutdown(gateway: Gateway) -> None:
@@ -146,7 +202,8 @@ def _document_body(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.setdefault("ChatBody", ChatBody.model_json_schema())
+        for body in (ChatBody, AnswerBody):
+            schemas.setdefault(body.__name__, body.model_json_schema())
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
@@ -156,6 +213,6 @@ def __getattr__(name: str) -> FastAPI:
     if name != "app":
         raise AttributeError(name)
     try:
-        return create_app(from_environment())
+        return create_app(configuration_from_environment())
     except SettingsError as error:
         raise SystemExit(f"gateway: {error}") from None

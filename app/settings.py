@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -33,25 +34,18 @@ _HOST = r"[\w.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?|\*"
 _OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 NOT_BUILT = frozenset(
     {
-        "GATEWAY_MODELS_FILE",
         "GATEWAY_REDIS_URL",
-        "GATEWAY_DATABASE_URL",
-        "GATEWAY_DATA_DIR",
         "GATEWAY_API_KEYS_FILE",
         "GATEWAY_JWKS_URL",
         "GATEWAY_JWT_PUBLIC_KEY_FILE",
         "GATEWAY_JWT_ISSUER",
         "GATEWAY_JWT_AUDIENCE",
         "GATEWAY_SESSION_SECRET_FILE",
-        "GATEWAY_TOOLS",
-        "GATEWAY_MCP_FILE",
         "GATEWAY_TRACE_CONTENT",
-        "GATEWAY_MAX_ITERATIONS",
         "GATEWAY_RATE_LIMIT",
         "GATEWAY_MAX_RUNS_PER_CALLER",
         "GATEWAY_TOKENS_PER_DAY",
         "GATEWAY_MAX_DIALECT_BODY_BYTES",
-        "GATEWAY_HISTORY_MESSAGES",
     }
 )
 
@@ -112,6 +106,20 @@ class Settings(BaseModel):
         (), description="addresses or networks whose X-Forwarded-* count, comma separated"
     )
     cors_origins: Names = Field((), description="exact origins, comma separated, or * alone")
+    models_file: Path | None = Field(None, description="a TOML file that names models")
+    tools: Names = Field(
+        (), description="langchain-core tools as package.module:name, comma separated"
+    )
+    mcp_file: Path | None = Field(
+        None, description="a JSON file of MCP servers, as other clients have it: mcpServers"
+    )
+    # Where conversations and whatever else outlives the process is kept.
+    data_dir: Path = Field(Path("data"), description="a directory that the gateway may write to")
+    database_url: str | None = Field(
+        None,
+        repr=False,
+        description="postgresql://user:password@host/database, or sqlite:///path",
+    )
     upstream_reader: str = Field(
         "lean", pattern="^(lean|langchain)$", description="lean or langchain"
     )
@@ -128,6 +136,12 @@ class Settings(BaseModel):
     stall_timeout_seconds: Seconds = Field(60, description="seconds above 0")
     run_timeout_seconds: Seconds = Field(900, description="seconds above 0")
 
+    # A model that calls tools for ever pays for ever. LangGraph stops at 25 steps, which is 12 turns.
+    max_iterations: int = Field(8, ge=1, le=1000, description="a whole number of turns from 1")
+    # With the question. Ten questions with their answers.
+    history_messages: int = Field(
+        20, ge=1, le=10_000, description="a whole number of messages from 1"
+    )
     max_runs: int = Field(5_000, ge=1, description="a whole number of runs from 1")
     max_readers: int = Field(20_000, ge=1, description="a whole number of readers from 1")
     max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
@@ -228,8 +242,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def from_environment() -> Settings:
-    """``load`` over the process's environment and the ``.env`` file of the working directory."""
+def environment() -> dict[str, str]:
+    """The process's environment over the ``.env`` file of the working directory."""
     from dotenv import dotenv_values  # here, because only a start needs it
 
     try:
@@ -237,7 +251,7 @@ def from_environment() -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f".env cannot be read: {error}") from None
     said = {name: value for name, value in os.environ.items() if value.strip() or name not in file}
-    return load({**file, **said})
+    return {**file, **said}
 
 
 def variable(field: str) -> str:

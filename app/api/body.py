@@ -1,48 +1,56 @@
-"""What a caller may ask for: the body of ``POST /chat``, ``/stream-chat`` and ``/runs``, and the
-query of ``GET /chat``, which is the same put into an address."""
+"""What a caller may ask for: the body of ``POST /chat``, ``/stream-chat`` and ``/runs``, that of
+``POST /conversations/{id}/regenerate``, and the query of ``GET /chat``, which is the first put into
+an address."""
 
 import hashlib
 import json
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.api.deps import Gateway
 from app.api.problems import invalid
-from app.errors import InvalidRequest, NotFound, PayloadTooLarge, UnsupportedMediaType
+from app.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from app.events.model import Include
 from app.llm.text import repaired
-from app.llm.turn import Prompt
-from app.runs.supervisor import Request as RunRequest
-from app.settings import Settings, comma_separated
+from app.llm.turn import estimated_tokens
+from app.runs.request import Request as RunRequest
+from app.settings import comma_separated
 
 MAX_TEXT = 200_000  # characters
 MAX_GRACE_S = 600
 MAX_STOPS = 16  # OpenAI takes 4, others more
+MAX_TOOLS = 128  # as OpenAI
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+Id = Annotated[str, Field(max_length=200)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class ChatBody(BaseModel):
-    """Exactly one of ``text`` and ``query``. Unknown fields and lone surrogates are refused."""
+class AnswerBody(BaseModel):
+    """How an answer is to be made. Unknown fields and lone surrogates are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    text: Text | None = None
-    query: Text | None = Field(None, description="the same as text")
-    conversation_id: str | None = Field(None, max_length=200)
-    parent_message_id: str | None = Field(None, max_length=200)
+    conversation_id: Id | None = Field(None, description="none: begin one")
+    parent_message_id: Id | None = Field(
+        None,
+        description="branch there: behind an answer, or beside a question that was edited; "
+        "to make an answer anew: which one",
+    )
     if_busy: Literal["reject", "interrupt"] = "reject"
     model: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
-    tools: list[str] | None = Field(None, max_length=100)
+    tools: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, max_length=MAX_TOOLS, description="names; default: all that the model may use"
+    )
     include: list[Include] = Field([], max_length=10)
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     grace_seconds: float | None = Field(None, ge=0, le=MAX_GRACE_S)
@@ -52,39 +60,74 @@ class ChatBody(BaseModel):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
 
-    @model_validator(mode="after")
-    def _one_question(self) -> Self:
-        if (self.text is None) == (self.query is None):
-            raise ValueError("exactly one of text and query is needed")
-        return self
+    @property
+    def question(self) -> str | None:
+        return None
 
-    def request(self, settings: Settings, idempotency_key: str | None) -> RunRequest:
-        """Raises ``NotFound`` for a conversation, ``InvalidRequest`` for a tool: there are none."""
-        if self.conversation_id is not None or self.parent_message_id is not None:
-            raise NotFound
-        if self.tools:
-            raise InvalidRequest("tools: there is no tool of that name")
+    def request(self, parts: Gateway, idempotency_key: str | None) -> RunRequest:
+        """Raises ``InvalidRequest`` for a model or a tool that the gateway does not have."""
+        entry = parts.catalogue.find(self.model) if self.model else parts.catalogue.default
+        if entry is None:
+            raise InvalidRequest("model: there is no model of that name: see GET /models")
+        tools = parts.tools_of(entry)
+        if self.tools is not None:
+            if strange := set(self.tools).difference(tools):
+                raise InvalidRequest(
+                    f"tools: {', '.join(sorted(strange))}: {entry.name} has no such tool here"
+                )
+            tools = tuple(name for name in tools if name in self.tools)
+        window = entry.context_window
+        if window is not None and estimated_tokens(self.question or "") > window:
+            raise InvalidRequest(f"text: {entry.name} takes {window} tokens")
         parameters = self.model_dump(
             include={"temperature", "top_p", "max_tokens", "stop", "seed"}, exclude_none=True
         )
         grace_s = self.grace_seconds
         if grace_s is None:
-            grace_s = settings.reconnect_grace_seconds
+            grace_s = parts.settings.reconnect_grace_seconds
         return RunRequest(
-            prompt=Prompt(self.text or self.query or "", self.model or settings.model, parameters),
+            text=self.question,
+            entry=entry,
             include=frozenset(self.include),
             grace_s=None if self.on_disconnect == "continue" else grace_s,
             fingerprint=self._fingerprint() if idempotency_key else "",  # nobody else asks for it
             idempotency_key=idempotency_key,
+            conversation_id=self.conversation_id,
+            parent_message_id=self.parent_message_id,
+            if_busy=self.if_busy,
+            parameters=parameters,
+            tools=tools,
         )
 
     def _fingerprint(self) -> str:
         """Of the body as parsed, with defaults, ``query`` as ``text``."""
-        same = self.model_copy(update={"text": self.text or self.query, "query": None})
-        return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
+        same = self.model_dump(exclude={"text", "query"}) | {"text": self.question}
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
-async def chat_body(request: Request, max_bytes: int) -> ChatBody:
+class ChatBody(AnswerBody):
+    """Exactly one of ``text`` and ``query``."""
+
+    text: Text | None = None
+    query: Text | None = Field(None, description="the same as text")
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        if (self.text is None) == (self.query is None):
+            raise ValueError("exactly one of text and query is needed")
+        if self.parent_message_id is not None and self.conversation_id is None:
+            raise ValueError("parent_message_id needs a conversation_id")
+        return self
+
+    @property
+    def question(self) -> str:
+        return self.text or self.query or ""
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def json_body(request: Request, kind: type[Body], max_bytes: int) -> Body:
     """Raises ``UnsupportedMediaType``, ``PayloadTooLarge``, ``InvalidRequest``."""
     if not _JSON.fullmatch(request.headers.get("content-type", "").strip()):
         raise UnsupportedMediaType
@@ -96,7 +139,7 @@ async def chat_body(request: Request, max_bytes: int) -> ChatBody:
         if len(raw) > max_bytes:
             raise PayloadTooLarge
     try:
-        body = ChatBody.model_validate_json(bytes(raw), strict=True)
+        body = kind.model_validate_json(bytes(raw), strict=True)
     except ValidationError as error:
         raise invalid(error) from None
     json.loads(raw.decode(), object_pairs_hook=_refuse_doubles)  # pydantic takes the last one

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.body import QUERY_FIELDS, ChatBody, chat_body, chat_query, idempotency_key
+from app.api.body import QUERY_FIELDS, AnswerBody, ChatBody, chat_query, idempotency_key, json_body
 from app.api.deps import Caller, Gateway, Parts, follow, last_event_id, stream
 from app.errors import NotAcceptable
 from app.events.model import RunRecord
@@ -19,11 +19,11 @@ _BODY: dict[str, Any] = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatBody"}}},
     }
 }
-_HEADERS: list[dict[str, Any]] = [
+HEADERS: list[dict[str, Any]] = [
     {"name": name, "in": "header", "schema": {"type": "string"}}
     for name in ("Idempotency-Key", "Last-Event-ID")
 ]
-_STREAM: dict[int | str, dict[str, Any]] = {
+STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The run's events, from its first or from behind `Last-Event-ID`.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -39,14 +39,14 @@ _QUERY: dict[str, Any] = {
 
 @router.post(
     "/chat",
-    openapi_extra=_BODY | {"parameters": _HEADERS},
-    responses=_STREAM,
+    openapi_extra=_BODY | {"parameters": HEADERS},
+    responses=STREAM,
     response_class=Response,
 )
 @router.post(
     "/stream-chat",
-    openapi_extra=_BODY | {"parameters": _HEADERS},
-    responses=_STREAM,
+    openapi_extra=_BODY | {"parameters": HEADERS},
+    responses=STREAM,
     response_class=Response,
 )
 async def start_and_stream(request: Request, parts: Parts, owner: Caller) -> Response:
@@ -54,11 +54,11 @@ async def start_and_stream(request: Request, parts: Parts, owner: Caller) -> Res
     if cursor := last_event_id(request):
         return await follow(request, parts, owner, cursor)
     key = idempotency_key(request.headers.get("idempotency-key"))
-    body = await chat_body(request, parts.settings.max_body_bytes)
-    return await _start_and_stream(request, parts, owner, body, key)
+    body = await json_body(request, ChatBody, parts.settings.max_body_bytes)
+    return await start_answer(request, parts, owner, body, key)
 
 
-@router.get("/chat", openapi_extra=_QUERY, responses=_STREAM, response_class=Response)
+@router.get("/chat", openapi_extra=_QUERY, responses=STREAM, response_class=Response)
 async def start_by_link(request: Request, parts: Parts, owner: Caller) -> Response:
     """The same for `EventSource` and `curl -N`. Following a link never starts a run: 406."""
     if cursor := last_event_id(request):
@@ -71,14 +71,14 @@ async def start_by_link(request: Request, parts: Parts, owner: Caller) -> Respon
         raise NotAcceptable
     body, key = chat_query(request)
     key = idempotency_key(request.headers.get("idempotency-key", key))
-    return await _start_and_stream(request, parts, owner, body, key)
+    return await start_answer(request, parts, owner, body, key)
 
 
-@router.post("/runs", openapi_extra=_BODY | {"parameters": _HEADERS[:1]}, status_code=201)
+@router.post("/runs", openapi_extra=_BODY | {"parameters": HEADERS[:1]}, status_code=201)
 async def start(request: Request, parts: Parts, owner: Caller) -> JSONResponse:
     """Start a run and stream nothing; its events can be read as often as wanted."""
     key = idempotency_key(request.headers.get("idempotency-key"))
-    body = await chat_body(request, parts.settings.max_body_bytes)
+    body = await json_body(request, ChatBody, parts.settings.max_body_bytes)
     record = await _start(request, parts, owner, body, key)
     snapshot = await parts.supervisor.find(record.run_id, owner)
     location = f"/runs/{record.run_id}"
@@ -91,8 +91,8 @@ async def start(request: Request, parts: Parts, owner: Caller) -> JSONResponse:
     return JSONResponse(answer, 201, {"location": location, "cache-control": "no-store"})
 
 
-async def _start_and_stream(
-    request: Request, parts: Gateway, owner: str, body: ChatBody, key: str | None
+async def start_answer(
+    request: Request, parts: Gateway, owner: str, body: AnswerBody, key: str | None
 ) -> Response:
     parts.supervisor.expect_reader()
     record = await _start(request, parts, owner, body, key)
@@ -100,7 +100,7 @@ async def _start_and_stream(
 
 
 async def _start(
-    request: Request, parts: Gateway, owner: str, body: ChatBody, key: str | None
+    request: Request, parts: Gateway, owner: str, body: AnswerBody, key: str | None
 ) -> RunRecord:
-    asked = body.request(parts.settings, key)
+    asked = body.request(parts, key)
     return await parts.supervisor.start(asked, owner, request.state.request_id)

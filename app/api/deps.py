@@ -7,10 +7,15 @@ from typing import Annotated, get_args
 from fastapi import Depends, Request, Response
 
 from app.api.stream import Body, NativeStream
+from app.conversations.journal import Journal
+from app.conversations.late import LateStore
 from app.errors import BadCursor, InvalidRequest, NotFound
 from app.events.log import EventLog, LogGone
 from app.events.model import Include
+from app.llm.catalogue import Catalogue, ModelEntry
+from app.llm.mcp import McpServers
 from app.llm.model import ChatModel
+from app.llm.toolbox import Toolbox
 from app.runs.supervisor import Supervisor
 from app.settings import Settings, comma_separated
 from app.wire.cursor import Cursor, parse_cursor
@@ -24,6 +29,19 @@ class Gateway:
     log: EventLog
     model: ChatModel
     supervisor: Supervisor
+    catalogue: Catalogue
+    store: LateStore
+    journal: Journal
+    toolbox: Toolbox
+    tool_servers: McpServers
+
+    def tools_of(self, entry: ModelEntry) -> tuple[str, ...]:
+        """Names of those that the model may use and that are there."""
+        if entry.runnable is not None:
+            return ()  # it brings its own
+        return tuple(
+            name for name in self.toolbox.names if entry.tools is None or name in entry.tools
+        )
 
 
 # Both are async without awaiting anything: FastAPI runs what is not async in a thread.

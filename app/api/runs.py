@@ -1,7 +1,6 @@
 """One run: how it stands, its events, its end. ``/runs/{id}`` and below."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +9,7 @@ from msgspec import structs
 
 from app.api.body import query
 from app.api.deps import Caller, Parts, follow, included, last_event_id
+from app.api.times import rfc3339
 from app.errors import BadCursor
 from app.events.model import Snapshot
 from app.wire.cursor import Cursor, parse_seq
@@ -69,15 +69,13 @@ def _shown(snapshot: Snapshot) -> dict[str, Any]:
         "conversation_id": record.conversation_id,
         "model": record.model,
         "status": snapshot.status,
-        "created_at": _rfc3339(record.created_at),
-        "finished_at": _rfc3339(done.finished_at) if done else None,
+        "created_at": rfc3339(record.created_at),
+        "finished_at": rfc3339(done.finished_at) if done else None,
         "usage": structs.asdict(done.usage) if done else None,
         "error": {"code": error.code, "message": error.message, "retryable": error.retryable}
         if error
         else None,
         "last_seq": snapshot.last_seq,
+        "answered_by": done.answered_by if done else None,
+        "attempts": done.attempts if done else None,
     }
-
-
-def _rfc3339(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")

@@ -12,15 +12,19 @@ router = APIRouter(tags=["service"])
 
 @router.get("/models")
 async def models(parts: Parts) -> dict[str, Any]:
-    """The models by name, with what they can do; null where nobody told us."""
-    default = {
-        "name": parts.settings.model,
-        "default": True,
-        "tools": False,
-        "reasoning": None,
-        "context_window": None,
-    }
-    return {"items": [default]}
+    """The models by name, with what they can do: the tools that they may use, how they show
+    reasoning, tokens of their context window; null where nobody told us."""
+    items = [
+        {
+            "name": entry.name,
+            "default": entry.name == parts.catalogue.default.name,
+            "tools": None if entry.runnable else parts.tools_of(entry),  # it has its own
+            "reasoning": entry.reasoning,
+            "context_window": entry.context_window,
+        }
+        for entry in parts.catalogue
+    ]
+    return {"items": items}
 
 
 @router.get("/health")
@@ -31,20 +35,27 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", responses={503: {"description": "It cannot take work now."}})
 async def ready(parts: Parts) -> JSONResponse:
-    """It can take work; which part cannot, if not."""
+    """It can take work; which part cannot, if not. Without one of its tool servers it can."""
     library = parts.model.state
+    database = parts.store.trouble or parts.journal.trouble
     draining = parts.supervisor.draining
-    checks = {
+    needed = {
         "model_library": (library == "ready", library),
         "store": (True, "in memory"),
+        "database": (database is None, database or "open"),
         "accepting": (not draining, "draining" if draining else "accepting runs"),
     }
-    ok = all(passes for passes, _ in checks.values())
+    servers = {
+        f"tools_{name}": (wrong is None, wrong or "connected")
+        for name, wrong in parts.tool_servers.status.items()
+    }
+    ok = all(passes for passes, _ in needed.values())
+    well = all(passes for passes, _ in servers.values())
     body = {
-        "status": "ok" if ok else "unavailable",
+        "status": ("ok" if well else "degraded") if ok else "unavailable",
         "parts": {
             name: {"status": "ok" if passes else "unavailable", "detail": detail}
-            for name, (passes, detail) in checks.items()
+            for name, (passes, detail) in {**needed, **servers}.items()
         },
     }
     return JSONResponse(body, 200 if ok else 503, {"cache-control": "no-store"})

@@ -8,18 +8,24 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from app.errors import Overloaded
 from app.events.log import BATCH_BYTES, EventLog, ImmediateLog, LogGone, Reader
 from app.events.model import (
     Done,
+    Draft,
     Entry,
     Error,
     Event,
     Final,
     Reasoning,
+    Retract,
     RunRecord,
     Snapshot,
     Token,
+    ToolCall,
+    ToolResult,
 )
 from app.events.waiting import Waiters
 from app.wire.native import encode
@@ -29,7 +35,7 @@ from app.wire.native import encode
 ENTRY_BYTES = 136
 # And of one log: record, lists, dictionary slots.
 LOG_BYTES = 2048
-_TEXTS = (Token, Reasoning, Final)
+_TEXTS = (Token, Reasoning, Draft, Retract, Final)
 
 
 class _RunLog:
@@ -168,6 +174,8 @@ class MemoryEventLog:
             size += len(frame) + ENTRY_BYTES
             if isinstance(event, _TEXTS):
                 size += sys.getsizeof(event.text)
+            elif isinstance(event, ToolCall | ToolResult):
+                size += sum(map(sys.getsizeof, structs.astuple(event)))
         log.entries += entries
         log.bytes += size
         self.bytes += size

@@ -37,7 +37,7 @@ class Start(Event, frozen=True, gc=False):
     name = "start"
 
     run_id: str
-    conversation_id: str | None
+    conversation_id: str
     model: str
     heartbeat_ms: int
     request_id: str
@@ -55,6 +55,45 @@ class Reasoning(Event, frozen=True, gc=False):
     shown_with = "reasoning"
 
     text: str
+
+
+class Draft(Event, frozen=True, gc=False):
+    """Text that is known not to be the answer: before ``Final Answer:``, say."""
+
+    name = "draft"
+    shown_with = "drafts"
+
+    text: str
+
+
+class Retract(Event, frozen=True, gc=False):
+    """The tokens since the last model turn began, joined, turned out to be a tool call's preamble:
+    they are not the answer."""
+
+    name = "retract"
+
+    text: str
+
+
+class ToolCall(Event, frozen=True, gc=False):
+    """``arguments``: JSON as the model wrote it, as in OpenAI's API; it may be none."""
+
+    name = "tool_call"
+    shown_with = "tools"
+
+    id: str
+    tool: str
+    arguments: str
+
+
+class ToolResult(Event, frozen=True, gc=False):
+    name = "tool_result"
+    shown_with = "tools"
+
+    id: str
+    tool: str
+    content: str
+    is_error: bool
 
 
 class Final(Event, frozen=True, gc=False):
@@ -80,8 +119,9 @@ class Error(Event, frozen=True, gc=False):
 
 
 class Done(Event, frozen=True, gc=False):
-    """Always last. ``finished_at``: Unix seconds. ``frees_key``: the run's idempotency key may
-    start another run from now on. Neither goes on the wire."""
+    """Always last. Only ``status`` and ``usage`` go on the wire. ``finished_at``: Unix seconds.
+    ``frees_key``: the run's idempotency key may start another run from now on. ``answered_by``: the
+    model that said the last word. ``attempts``: requests made to models, with retries."""
 
     name = "done"
 
@@ -89,6 +129,8 @@ class Done(Event, frozen=True, gc=False):
     usage: Usage
     finished_at: float
     frees_key: bool
+    answered_by: str | None = None
+    attempts: int = 0
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -109,7 +151,7 @@ class RunRecord(Struct, frozen=True, gc=False):
     run_id: str
     owner: str
     model: str
-    conversation_id: str | None
+    conversation_id: str
     created_at: float
     request_id: str
     include: frozenset[Include]

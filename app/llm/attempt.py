@@ -8,10 +8,12 @@ SHARE_S = 0.0005  # measured: beside four flat-out runs a first token comes afte
 
 
 class Attempt:
-    """``head_seen``: the upstream answered with a 200, so a break after it is the answer's."""
+    """``head_seen``: the upstream answered with a 200, so a break after it is the answer's.
+    ``done_seen``: it sent ``[DONE]``, which only the lean reader tells."""
 
     def __init__(self) -> None:
         self.head_seen = False
+        self.done_seen = False
         self._began = perf_counter()
 
     def waited_since(self, asked: float) -> None:

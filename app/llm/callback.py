@@ -12,6 +12,8 @@ from app.llm.attempt import Attempt
 from app.llm.text import repaired
 from app.llm.turn import Turn
 
+Token = str | list[str | dict[str, Any]]
+
 
 class TokenHandler(AsyncCallbackHandler):
     """Puts what the model says on the run's queue, one callback for each upstream chunk."""
@@ -27,7 +29,7 @@ class TokenHandler(AsyncCallbackHandler):
 
     async def on_llm_new_token(
         self,
-        token: str | list[str | dict[str, Any]],
+        token: Token,
         *,
         chunk: GenerationChunk | ChatGenerationChunk | None = None,
         **_: Any,
@@ -36,39 +38,52 @@ class TokenHandler(AsyncCallbackHandler):
             if chunk is None and isinstance(token, str):
                 self._turn.chunk(token, "", tool_call=False)
             else:
-                self._tell(_text(token), chunk)
+                self.tell(token, chunk)
         except Exception as error:
             self.bug = error
             raise
         if self._attempt.is_over_its_share():
             await self._attempt.give_way()
 
-    def _tell(self, text: str, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
+    def tell(self, token: Token, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
+        """One chunk, to the turn."""
+        text = token if isinstance(token, str) else _text(token)
         if not isinstance(chunk, ChatGenerationChunk) or not isinstance(
             chunk.message, AIMessageChunk
         ):
             self._turn.chunk(text, "", tool_call=False)
             return
         message = chunk.message
-        text += message.additional_kwargs.get("refusal", "")
-        reasoning = message.additional_kwargs.get("reasoning_content", "")
+        text += _said(message, "refusal")
+        reasoning = _said(message, "reasoning_content")
         self._turn.chunk(text, reasoning, tool_call=bool(message.tool_call_chunks))
-        if message.usage_metadata and (usage := _usage(message.usage_metadata)):
+        for at, piece in enumerate(message.tool_call_chunks):
+            self._turn.tool_call_piece(
+                at if piece["index"] is None else piece["index"],
+                piece["id"] or "",
+                piece["name"] or "",
+                piece["args"] or "",
+            )
+        if message.usage_metadata and (usage := usage_of(message.usage_metadata)):
             self._turn.used(usage)
         reason = (chunk.generation_info or {}).get("finish_reason")
         if isinstance(reason, str):
             self._turn.finished(repaired(reason))
 
 
-def _text(token: str | list[str | dict[str, Any]]) -> str:
+def _said(message: AIMessageChunk, name: str) -> str:
+    """What others than our own models put there need not be text."""
+    value = message.additional_kwargs.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _text(token: list[str | dict[str, Any]]) -> str:
     """Some servers send a list of parts where OpenAI sends a text."""
-    if isinstance(token, str):
-        return token
     texts = (part if isinstance(part, str) else part.get("text") for part in token)
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _usage(told: UsageMetadata) -> Usage | None:
+def usage_of(told: UsageMetadata) -> Usage | None:
     """None where the numbers are none that can be: then they are estimated."""
     numbers = (told["input_tokens"], told["output_tokens"], told["total_tokens"])
     if not all(0 <= number < 2**53 for number in numbers) or not any(numbers):

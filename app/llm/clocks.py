@@ -31,6 +31,7 @@ class TurnClocks:
         self._stall_s = stall_s
         self._first_token_seen = False
         self._expired = False
+        self._timer: asyncio.TimerHandle | None = None
         self._excused = False  # once for each silence, or a busy loop would never judge
 
     @property
@@ -55,6 +56,23 @@ class TurnClocks:
         self._stall_s = min(self._stall_s, TRAILER_S)
         self._arm(self._deadline())
 
+    def begin(self) -> None:
+        """Another turn: its first token is waited for."""
+        self._first_token_seen = False
+        self._excused = False
+        self._start = self._last = self._loop.time()
+        self._arm(self._deadline())
+
+    def stalls_after(self, stall_s: float) -> None:
+        """Another model is asked, which has a stall clock of its own."""
+        self._stall_s = stall_s
+
+    def pause(self) -> None:
+        """Nothing is waited for until ``begin``."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
@@ -63,7 +81,6 @@ class TurnClocks:
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
         self._start = self._last = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
         self._arm(self._deadline())
         return self
 

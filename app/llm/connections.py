@@ -65,6 +65,12 @@ class Answer:
         if self._attempt and self._attempt.is_over_its_share():
             await self._attempt.give_way()
 
+    def end(self) -> None:
+        """[DONE] came."""
+        self.whole = True
+        if self._attempt:
+            self._attempt.done_seen = True
+
     def close(self) -> None:
         """Behind [DONE] the rest of the body is read in the background: nobody waits for that."""
         if not self.whole:

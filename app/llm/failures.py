@@ -18,7 +18,7 @@ from app.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from app.llm.turn import UpstreamFailure
+from app.llm.upstream import UpstreamFailure
 
 _TRY_AGAIN = frozenset({408, 409, 429})
 _OUT_OF_MONEY = "insufficient_quota"

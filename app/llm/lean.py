@@ -148,6 +148,7 @@ class LeanChatOpenAI(StockChatOpenAI):
         payload: dict[str, Any] = self._get_request_payload(
             messages, stop=stop, **{**told, "stream": True}
         )
+        payload |= payload.pop("extra_body", None) or {}  # as the SDK merges it
         for_stock = "response_format" in payload or self._use_responses_api(payload)
         if for_stock or self.include_response_headers or self._uses_gateway:
             return None
@@ -159,7 +160,7 @@ class LeanChatOpenAI(StockChatOpenAI):
         """What each event says, or None, up to the end, which ``answer`` is told of."""
         for data in events:
             if data.startswith(_DONE):
-                answer.whole = True
+                answer.end()
                 return
             try:
                 delta = _plain(data).choices[0].delta

@@ -1,37 +1,55 @@
-"""A chat model: one turn with its clocks, and the retries before the first token.
-
-After the first token nothing is tried again: a second answer would not continue the first.
-"""
+"""Answers a run's question: a model turn, the tools that it calls, their results, the next turn."""
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from app.errors import Internal, UpstreamBroken, UpstreamStalled
+from app.conversations.model import Step
+from app.errors import Internal, TooManyIterations
+from app.events.model import ToolCall, ToolResult
 from app.events.queue import EventQueue
+from app.llm.answer import answer_filter
+from app.llm.asking import Source, ask
+from app.llm.breaker import Breaker
+from app.llm.catalogue import Catalogue, ModelEntry
 from app.llm.clocks import TurnClocks
-from app.llm.turn import Prompt, Turn, UpstreamFailure, UpstreamReader
+from app.llm.reply import Reply
+from app.llm.turn import Prompt, Turn
+from app.llm.upstream import UpstreamReader
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-# Full jitter (AWS architecture blog, 2015): a random wait up to base * 2^n, capped. Seconds.
-BACKOFF_BASE_S = 0.5
-BACKOFF_CAP_S = 8.0
+
+class Tools(Protocol):
+    async def call(self, name: str, arguments: str, call_id: str) -> tuple[str, bool]:
+        """The result's content, and whether it is an error. ``arguments``: JSON as the model wrote
+        it. Raises nothing but a cancel."""
 
 
 class ChatModel:
     """``load`` must have run, or be running, for ``answer`` to get anywhere."""
 
     def __init__(
-        self, build: Callable[[], UpstreamReader], *, first_token_s: float, stall_s: float
+        self,
+        build: Callable[[], UpstreamReader],
+        catalogue: Catalogue,
+        tools: Tools,
+        *,
+        max_iterations: int,
+        max_answer_bytes: int,
     ) -> None:
         self._build = build
-        self._first_token_s = first_token_s
-        self._stall_s = stall_s
+        self._catalogue = catalogue
+        self._tools = tools
+        self._max_iterations = max_iterations
+        self._max_answer_bytes = max_answer_bytes
         self._reader: UpstreamReader | None = None
         self._loaded = asyncio.Event()
+        # Without a models file there is nothing to go to in place of a model that fails.
+        self._breakers = (
+            {entry.name: Breaker() for entry in catalogue} if catalogue.is_from_file else {}
+        )
 
     async def load(self) -> None:
         """Build the reader in a thread, because importing LangChain takes a second."""
@@ -48,46 +66,74 @@ class ChatModel:
             return "loading"
         return "ready" if self._reader else "failed"
 
-    def turn(self, prompt: Prompt, queue: EventQueue) -> Turn:
-        clocks = TurnClocks(first_token_s=self._first_token_s, stall_s=self._stall_s)
-        return Turn(prompt, queue, clocks)
+    def reply(self, prompt: Prompt, queue: EventQueue) -> Reply:
+        return Reply(prompt, queue)
 
-    async def answer(self, turn: Turn) -> str:
-        """Returns the finish reason when the answer is whole. Raises ``UpstreamError``.
+    async def answer(self, reply: Reply) -> str:
+        """Returns the finish reason when the answer is whole. Raises ``GatewayError``.
 
         The clocks begin once the library is loaded: the upstream is not to blame for our start.
         """
         await self._loaded.wait()
         if self._reader is None:
             raise Internal
-        try:
-            async with turn.clocks:
-                await self._ask(self._reader, turn)
-        except UpstreamStalled:
-            if turn.finish_reason is None:
-                raise  # else it kept the connection, but the answer is whole
-        finally:
-            turn.flush()
-        if turn.finish_reason is None:
-            raise UpstreamBroken
-        return turn.finish_reason
+        entry = reply.prompt.entry
+        if entry.runnable is not None:
+            return await self._reader.run(reply, self._begin)
+        for turns_left in reversed(range(self._max_iterations)):
+            turn = self._begin(reply, _clocks(entry))
+            reason = await ask(self._reader, self._sources(reply), reply, turn)
+            calls = turn.calls(taken={call.id for step in reply.steps for call in step.calls})
+            if not calls:
+                return reason
+            if turns_left:
+                results = await self._call_tools(reply, calls)
+                reply.steps.append(Step(turn.preamble, calls, results))
+        raise TooManyIterations
 
-    async def _ask(self, reader: UpstreamReader, turn: Turn) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await reader.ask(turn)
-            except UpstreamFailure as failure:
-                if turn.finish_reason is not None:
-                    return None  # the answer is whole; only its trailer was lost
-                wait = failure.retry_after_s
-                if wait is None:
-                    wait = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2**attempt))
-                hopeless = not failure.again or turn.clocks.first_token_seen
-                if hopeless or attempt == ATTEMPTS or wait >= turn.clocks.remaining():
-                    raise failure.error from failure
-                await asyncio.sleep(wait)
-        return None
+    def _begin(self, reply: Reply, clocks: TurnClocks, *, aside: bool = False) -> Turn:
+        entry = reply.prompt.entry
+        turn = Turn(
+            reply.prompt,
+            reply.queue,
+            clocks,
+            steps=tuple(reply.steps),
+            answer_filter=answer_filter(
+                think_tags=entry.reasoning == "tags", react=entry.answer == "react"
+            ),
+            max_argument_bytes=self._max_answer_bytes,
+            aside=aside,
+        )
+        reply.turns.append(turn)
+        return turn
+
+    def _sources(self, reply: Reply) -> list[Source]:
+        """The model and its fallbacks, the one that spoke in the last turn first."""
+        chain = self._catalogue.chain(reply.prompt.entry)
+        sources = [Source(entry, self._breakers.get(entry.name)) for entry in chain]
+        return sorted(sources, key=lambda source: source.entry.name != reply.answered_by)
+
+    async def _call_tools(self, reply: Reply, calls: Sequence[ToolCall]) -> tuple[ToolResult, ...]:
+        for call in calls:
+            reply.queue.put(call)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(self._call_tool(reply, call)) for call in calls]
+        return tuple(task.result() for task in running)
+
+    async def _call_tool(self, reply: Reply, call: ToolCall) -> ToolResult:
+        if call.tool in reply.prompt.tools:
+            content, is_error = await self._tools.call(call.tool, call.arguments, call.id)
+        else:
+            known = ", ".join(reply.prompt.tools)
+            content, is_error = f"There is no such tool. There are: {known}", True
+        result = ToolResult(call.id, call.tool, content, is_error)
+        reply.queue.put(result)
+        return result
 
     async def aclose(self) -> None:
         if self._reader is not None:
             await self._reader.aclose()
+
+
+def _clocks(entry: ModelEntry) -> TurnClocks:
+    return TurnClocks(first_token_s=entry.first_token_s, stall_s=entry.stall_s)

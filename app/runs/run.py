@@ -29,6 +29,8 @@ class Run:
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         self.stop_reason: StopReason | None = None
+        self.is_ending = False  # its last words are being written
+        self.opened = asyncio.Event()  # its log can be found, or it never came to that
         self.ended = asyncio.get_running_loop().create_future()
         self._readers = 0
         self._grace: asyncio.TimerHandle | None = None
@@ -77,8 +79,18 @@ class Run:
         """The ending is in the log; nothing of the run is left to stop."""
         if self._grace is not None:
             self._grace.cancel()
+        self.opened.set()
         if not self.ended.done():
             self.ended.set_result(None)
+
+    async def has_ended(self, within_s: float) -> bool:
+        """Wait for that."""
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.shield(self.ended)
+        except TimeoutError:
+            return False
+        return True
 
     def _cancel_call(self) -> None:
         if self._call is not None and not self._call.done():

@@ -2,7 +2,19 @@
 
 from enum import StrEnum
 
-from app.events.model import Done, Error, Event, Final, Reasoning, Start, Token
+from app.events.model import (
+    Done,
+    Draft,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    Retract,
+    Start,
+    Token,
+    ToolCall,
+    ToolResult,
+)
 
 
 class State(StrEnum):
@@ -19,6 +31,10 @@ _NEXT: dict[tuple[State, type[Event]], State] = {
     (State.NEW, Start): State.RUNNING,
     (State.RUNNING, Token): State.RUNNING,
     (State.RUNNING, Reasoning): State.RUNNING,
+    (State.RUNNING, Draft): State.RUNNING,
+    (State.RUNNING, Retract): State.RUNNING,
+    (State.RUNNING, ToolCall): State.RUNNING,
+    (State.RUNNING, ToolResult): State.RUNNING,
     (State.RUNNING, Final): State.ANSWERED,
     (State.RUNNING, Error): State.BROKEN,
     (State.RUNNING, Done): State.CANCELLED,

@@ -1,52 +1,22 @@
-"""Runs belong to the application, not to a request: start, follow, cancel and drain them.
-
-A run's task moves events from the queue to the log and is the only one that writes the ending:
-exactly one, under every way out. All ways out stand in ``_drive`` and ``_finish``.
-"""
+"""Runs belong to the application, not to a request: start, follow, cancel and drain them."""
 
 import asyncio
 import logging
-import random
 import secrets
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from app.errors import (
-    Draining,
-    GatewayError,
-    IdempotencyConflict,
-    Internal,
-    NotFound,
-    Overloaded,
-    RunTimeout,
-)
-from app.events.log import EventLog
-from app.events.model import Include, RunRecord, Snapshot, Status
-from app.events.queue import EventQueue
-from app.llm.model import ChatModel
-from app.llm.turn import Prompt, Turn
-from app.runs.run import Cancelled, Outcome, Run
-from app.runs.transcript import Transcript
+from app.errors import ConversationBusy, Draining, IdempotencyConflict, NotFound, Overloaded
+from app.events.model import RunRecord, Snapshot, Status
+from app.runs.drive import ENDINGS_WAIT_S, Driver
+from app.runs.request import Request
+from app.runs.run import Cancelled, Run
 
 logger = logging.getLogger(__name__)
 
-RETRY_MS = (1000, 3000)  # EventSource's pause before it comes back: contract section 4
 CANCEL_WAIT_S = 10.0  # how long a cancel waits for the end of the upstream call: section 6
-ENDINGS_WAIT_S = 5.0  # how long endings that were asked for may take to be written
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a caller asks for. ``grace_s`` None: the run goes on without readers."""
-
-    prompt: Prompt
-    include: frozenset[Include]
-    grace_s: float | None
-    fingerprint: str
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +28,15 @@ class Stopped:
     stopped_after_ms: int
 
 
-class Model(Protocol):
-    def turn(self, prompt: Prompt, queue: EventQueue) -> Turn:
-        """A turn that puts what the model says on ``queue``."""
-
-    async def answer(self, turn: Turn) -> str:
-        """Ask; the finish reason, once the answer is whole. Raises ``GatewayError``."""
-
-
-_: type[Model] = ChatModel  # the type checker proves the promise is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    run_timeout_s: float
-    max_runs: int
-    max_readers: int
-    max_answer_bytes: int
-    heartbeat_s: float
-
-
 class Supervisor:
-    """``tasks`` is the application's task group; every run lives in it."""
-
-    def __init__(
-        self, log: EventLog, model: Model, tasks: asyncio.TaskGroup, limits: Limits
-    ) -> None:
-        self._log = log
-        self._model = model
-        self._tasks = tasks
-        self._limits = limits
+    def __init__(self, driver: Driver, *, max_runs: int, max_readers: int) -> None:
+        self._driver = driver
+        self._log = driver.log
+        self._exchanges = driver.exchanges
+        self._max_runs = max_runs
+        self._max_readers = max_readers
         self._runs: dict[str, Run] = {}
+        self._talking: dict[tuple[str, str], Run] = {}  # by owner and conversation
         self._readers = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -97,21 +45,46 @@ class Supervisor:
     async def start(self, request: Request, owner: str, request_id: str) -> RunRecord:
         """Start a run, or join the one that the idempotency key belongs to.
 
-        Raises ``IdempotencyConflict``, ``Draining``, ``Overloaded``.
+        Raises ``IdempotencyConflict``, ``ConversationBusy``, ``NotFound``, ``Draining``,
+        ``Overloaded``.
         """
-        if request.idempotency_key is not None:
-            holder = await self._log.holder(owner, request.idempotency_key)
-            if holder is not None:
-                return _same(holder, request)
-        if self.draining:
-            raise Draining
-        if len(self._runs) >= self._limits.max_runs:
-            raise Overloaded
+        while True:
+            if request.idempotency_key is not None:
+                holder = await self._log.holder(owner, request.idempotency_key)
+                if holder is not None:
+                    return _same(holder, request)
+            if self.draining:
+                raise Draining
+            if len(self._runs) >= self._max_runs:
+                raise Overloaded
+            self._exchanges.refuse_when_full()
+            talking = self._talking.get((owner, request.conversation_id or ""))
+            if talking is None:
+                break
+            await _make_way(talking, request)
+        run = self._enter(request, owner, request_id)
+        try:
+            exchange = await self._exchanges.prepare(request, run.record)
+            holder = await self._log.open(run.record)
+        except BaseException:
+            self._forget(run)
+            raise
+        if holder is not run.record:
+            self._forget(run)
+            return _same(holder, request)
+        run.opened.set()
+        task = self._driver.tasks.create_task(
+            self._driver.drive(run, exchange), name=f"run {run.record.run_id}"
+        )
+        task.add_done_callback(lambda _: self._forget(run))  # also if it never began
+        return run.record
+
+    def _enter(self, request: Request, owner: str, request_id: str) -> Run:
         record = RunRecord(
             run_id=secrets.token_urlsafe(16),
             owner=owner,
-            model=request.prompt.model,
-            conversation_id=None,
+            model=request.entry.name,
+            conversation_id=request.conversation_id or secrets.token_urlsafe(16),
             created_at=time.time(),
             request_id=request_id,
             include=request.include,
@@ -120,20 +93,9 @@ class Supervisor:
             fingerprint=request.fingerprint,
         )
         run = self._runs[record.run_id] = Run(record)
+        self._talking[owner, record.conversation_id] = run
         self._idle.clear()
-        try:
-            holder = await self._log.open(record)
-        except BaseException:
-            self._forget(run)
-            raise
-        if holder is not record:
-            self._forget(run)
-            return _same(holder, request)
-        task = self._tasks.create_task(
-            self._drive(run, request.prompt), name=f"run {record.run_id}"
-        )
-        task.add_done_callback(lambda _: self._forget(run))  # also if it never began
-        return record
+        return run
 
     async def find(self, run_id: str, owner: str) -> Snapshot:
         """Raises ``NotFound``, also for a run of somebody else."""
@@ -144,7 +106,7 @@ class Supervisor:
 
     def expect_reader(self) -> None:
         """Raises ``Overloaded`` when there is no room for one more."""
-        if self._readers >= self._limits.max_readers:
+        if self._readers >= self._max_readers:
             raise Overloaded
 
     @contextmanager
@@ -169,14 +131,19 @@ class Supervisor:
             return Stopped(run_id, snapshot.status, 0)
         began = time.monotonic()
         run.stop(Cancelled.BY_REQUEST)
-        try:
-            async with asyncio.timeout(CANCEL_WAIT_S):
-                await asyncio.shield(run.ended)
-        except TimeoutError:
+        if not await run.has_ended(CANCEL_WAIT_S):
             return Stopped(run_id, "running", int(CANCEL_WAIT_S * 1000))
         ended = await self._log.find(run_id)
         status = ended.status if ended else "cancelled"
         return Stopped(run_id, status, round((time.monotonic() - began) * 1000))
+
+    async def silence(self, conversation_id: str, owner: str) -> None:
+        """Cancel what runs in a conversation. Raises ``ConversationBusy`` if it does not end."""
+        talking = self._talking.get((owner, conversation_id))
+        if talking is not None:
+            talking.stop(Cancelled.BY_REQUEST)
+            if not await talking.has_ended(CANCEL_WAIT_S):
+                raise ConversationBusy
 
     async def drain(self, seconds: float) -> None:
         """Refuse new runs, let the running ones finish for ``seconds``, then end them."""
@@ -196,92 +163,26 @@ class Supervisor:
             return False
         return True
 
-    async def _drive(self, run: Run, prompt: Prompt) -> None:
-        """All the ways out of a run: whatever happens, one ending is written and nothing lives."""
-        queue = EventQueue()
-        turn = self._model.turn(prompt, queue)
-        transcript = Transcript(self._log, run.record, self._limits.max_answer_bytes)
-        call = self._tasks.create_task(self._call(run, turn), name="upstream call")
-        call.add_done_callback(lambda _: queue.close())  # also if it never began
-        run.calls(call)
-        loop = asyncio.get_running_loop()
-        deadline = loop.call_later(self._limits.run_timeout_s, run.stop, RunTimeout())
-        outcome: Outcome | None = None
-        try:
-            await self._follow(transcript, queue)
-        except GatewayError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            outcome = Draining()  # the application goes down without having drained
-        except Exception:
-            logger.exception("run %s met a bug", run.record.run_id)
-            outcome = Internal()
-        deadline.cancel()
-        await _undisturbed(self._finish(run, call, transcript, turn, outcome))
-
-    async def _finish(
-        self,
-        run: Run,
-        call: asyncio.Task[Outcome],
-        transcript: Transcript,
-        turn: Turn,
-        outcome: Outcome | None,
-    ) -> None:
-        try:
-            if not call.done():
-                run.stop(Internal())
-                await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
-            async with asyncio.timeout(ENDINGS_WAIT_S):
-                await transcript.end(outcome or _outcome(run, call), turn.usage())
-        except Exception:
-            logger.exception("run %s has no ending", run.record.run_id)
-
-    async def _follow(self, transcript: Transcript, queue: EventQueue) -> None:
-        """Move events from the queue to the log until the upstream call has ended."""
-        retry_ms = random.randint(*RETRY_MS)
-        await transcript.begin(
-            heartbeat_ms=round(self._limits.heartbeat_s * 1000), retry_ms=retry_ms
-        )
-        queue.hand_over = transcript.say_now
-        while events := await queue.take():
-            await transcript.extend(events)
-
-    async def _call(self, run: Run, turn: Turn) -> Outcome:
-        """Ask the model; answers the finish reason, or why there is none."""
-        try:
-            return await self._model.answer(turn)
-        except GatewayError as error:
-            logger.warning(
-                "run %s, request %s: %s (%s)",
-                run.record.run_id,
-                run.record.request_id,
-                error.code,
-                error.__cause__ or "no cause told",
-            )
-            return error
-        except Exception:
-            logger.exception("run %s met a bug while it asked the model", run.record.run_id)
-            return Internal()
-
     def _forget(self, run: Run) -> None:
         run.end()
         del self._runs[run.record.run_id]
+        del self._talking[run.record.owner, run.record.conversation_id]
         if not self._runs:
             self._idle.set()
 
 
-def _outcome(run: Run, call: asyncio.Task[Outcome]) -> Outcome:
-    """An answer that is whole stays so; else why we stopped goes before what broke by it."""
-    told = Draining() if call.cancelled() else call.result()
-    return told if isinstance(told, str) else run.stop_reason or told
-
-
-async def _undisturbed(last_words: Coroutine[Any, Any, None]) -> None:
-    """Await to the end, however often the task is cancelled meanwhile."""
-    task = asyncio.ensure_future(last_words)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
+async def _make_way(talking: Run, request: Request) -> None:
+    """``talking`` runs in the conversation of ``request``. Raises ``ConversationBusy``."""
+    key = request.idempotency_key
+    if key is not None and key == talking.record.idempotency_key and not talking.opened.is_set():
+        await talking.opened.wait()  # the same request, twice: it joins
+        return
+    if request.if_busy == "interrupt":
+        talking.stop(Cancelled.BY_REQUEST)
+    elif not talking.is_ending and talking.stop_reason is None:
+        raise ConversationBusy
+    if not await talking.has_ended(CANCEL_WAIT_S):
+        raise ConversationBusy
 
 
 def _same(holder: RunRecord, request: Request) -> RunRecord:

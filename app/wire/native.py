@@ -16,7 +16,11 @@ from msgspec import structs
 from app.events.model import Done, Event, Start, Token
 
 HEARTBEAT = b": hb\n"
-_NOT_SENT = {Start: ("retry_ms",), Done: ("finished_at", "frees_key")}
+_NOT_SENT = {
+    Start: ("retry_ms",),
+    Done: ("finished_at", "frees_key", "answered_by", "attempts"),
+}
+_RENAMED = {"tool": "name"}  # ``name`` is the event's own in our structs
 
 
 def encode(run_id: str, seq: int, event: Event) -> bytes:
@@ -34,7 +38,9 @@ def encode(run_id: str, seq: int, event: Event) -> bytes:
 
 def payload(event: Event) -> dict[str, Any]:
     """The JSON object of an event, by contract section 4."""
-    fields: dict[str, Any] = structs.asdict(event)
+    fields: dict[str, Any] = {
+        _RENAMED.get(name, name): value for name, value in structs.asdict(event).items()
+    }
     for name in _NOT_SENT.get(type(event), ()):
         del fields[name]
     if "usage" in fields:

@@ -1,0 +1,70 @@
+"""What the gateway runs with: the settings and the files and tools that they name, all checked."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.conversations.url import database_url
+from app.llm.catalogue import Catalogue, load_catalogue
+from app.llm.mcp_file import Server, load_mcp_file
+from app.llm.toolbox import Toolbox
+from app.settings import Settings, SettingsError, environment, load
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """``database_url`` is SQLAlchemy's."""
+
+    settings: Settings
+    catalogue: Catalogue
+    toolbox: Toolbox
+    mcp_servers: Mapping[str, Server]
+    database_url: str
+
+    @property
+    def uses_simulator(self) -> bool:
+        """The built-in one answers for some model."""
+        return any(entry.is_simulator for entry in self.catalogue)
+
+
+def configuration(environ: Mapping[str, str]) -> Configuration:
+    """Raises ``SettingsError``. LangChain is imported only where tools or a runnable ask for it."""
+    settings = load(environ)
+    catalogue = load_catalogue(settings, environ)
+    servers = load_mcp_file(settings.mcp_file, environ) if settings.mcp_file else {}
+    runnables = [entry.runnable for entry in catalogue if entry.runnable is not None]
+    if settings.tools or runnables:
+        here = str(Path.cwd())
+        if here not in sys.path:  # `python -m` puts it there, a server's own command may not
+            sys.path.append(here)
+    for where in runnables:
+        from app.llm.runnable import load_runnable
+
+        load_runnable(where)
+    toolbox = Toolbox()
+    if settings.tools:
+        from app.llm.tool_loading import load_tools
+
+        toolbox = Toolbox(load_tools(settings.tools))
+    _check_tools_of_models(catalogue, toolbox, servers)
+    return Configuration(settings, catalogue, toolbox, servers, database_url(settings))
+
+
+def configuration_from_environment() -> Configuration:
+    """Raises ``SettingsError``."""
+    return configuration(environment())
+
+
+def _check_tools_of_models(
+    catalogue: Catalogue, toolbox: Toolbox, servers: Mapping[str, Server]
+) -> None:
+    """What an MCP server will offer is not known yet; its tools begin with its name."""
+    for entry in catalogue:
+        for name in entry.tools or ():
+            is_served = any(name.startswith(f"{server}_") for server in servers)
+            if not is_served and not toolbox.has(name):
+                raise SettingsError(
+                    f"GATEWAY_MODELS_FILE: {entry.name} may use {name}, but there is no such tool: "
+                    "tools are named by GATEWAY_TOOLS and GATEWAY_MCP_FILE"
+                )

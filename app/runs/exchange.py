@@ -1,0 +1,144 @@
+"""A run's question and answer, and where they stand in their conversation."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from app.conversations.journal import Journal
+from app.conversations.model import Conversation, Message, Write
+from app.conversations.store import Archive, Unavailable
+from app.errors import NotFound, Overloaded
+from app.events.model import Done, Event, RunRecord
+from app.llm.turn import Prompt
+from app.runs.request import Request
+from app.runs.transcript import Transcript
+
+TITLE_LENGTH = 80  # characters
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``opening``: the question, with an answer that says no more than that it runs. ``is_kept``:
+    the opening was handed over to be stored."""
+
+    prompt: Prompt
+    opening: Write
+    is_kept: bool = False
+
+
+class Exchanges:
+    """Between runs and where conversations are kept. ``newest``: messages that a model sees."""
+
+    def __init__(self, archive: Archive, journal: Journal, newest: int) -> None:
+        self._archive = archive
+        self._newest = newest
+        self.journal = journal
+
+    def refuse_when_full(self) -> None:
+        """Raises ``Overloaded``: what was said cannot be stored, and there is too much of it."""
+        if self.journal.is_full:
+            raise Overloaded
+
+    async def prepare(self, request: Request, record: RunRecord) -> Exchange:
+        """Raises ``NotFound`` for a conversation or message, ``Overloaded`` where the database
+        cannot be asked for one."""
+        if request.conversation_id is None:
+            return _exchange(request, record, [])
+        try:
+            await self.journal.settled(request.conversation_id)
+            branch = await self._archive.branch(
+                request.conversation_id,
+                record.owner,
+                request.parent_message_id,
+                self._newest + 1,
+            )
+        except Unavailable:
+            raise Overloaded from None
+        if not branch:
+            raise NotFound
+        return _exchange(request, record, list(branch))
+
+    async def keep_question(self, exchange: Exchange) -> None:
+        """Store it before the model is called. Where that fails, it is tried again later."""
+        exchange.is_kept = True
+        await self.journal.keep(exchange.opening)
+
+    def keep_answer(
+        self, exchange: Exchange, transcript: Transcript, ending: Sequence[Event]
+    ) -> None:
+        """Hand over the answer as far as it came."""
+        if not exchange.is_kept:  # the run was over before it asked
+            self.journal.keep_later(exchange.opening)
+        running, done = exchange.opening.messages[-1], ending[-1]
+        if not isinstance(done, Done):
+            raise TypeError(f"{done} ends no run")
+        answer = structs.replace(
+            running,
+            text=transcript.text,
+            reasoning=transcript.reasoning,
+            steps=tuple(transcript.steps),
+            status=done.status,
+            usage=done.usage,
+            model=done.answered_by or running.model,
+        )
+        self.journal.keep_later(Write((answer,)))
+
+
+def _exchange(request: Request, record: RunRecord, branch: list[Message]) -> Exchange:
+    """``branch``: up to the message that this one follows."""
+    last = branch[-1] if branch else None
+    questions: tuple[Message, ...] = ()
+    if request.text is None:
+        if last is not None and last.role == "assistant":
+            branch.pop()  # the version that the new answer stands beside
+        if not branch or branch[-1].role != "user":
+            raise NotFound
+    else:
+        parent_id = last.id if last else None
+        if last is not None and last.role == "user":  # an edited question stands beside it
+            parent_id = last.parent_id
+            branch.pop()
+        question = Message(
+            id=secrets.token_urlsafe(16),
+            conversation_id=record.conversation_id,
+            parent_id=parent_id,
+            role="user",
+            text=request.text,
+            status="completed",
+            created_at=record.created_at,
+            run_id=record.run_id,
+        )
+        branch.append(question)
+        questions = (question,)
+    answer = Message(
+        id=secrets.token_urlsafe(16),
+        conversation_id=record.conversation_id,
+        parent_id=branch[-1].id,
+        role="assistant",
+        text="",
+        status="running",
+        created_at=record.created_at,
+        run_id=record.run_id,
+        model=record.model,
+    )
+    conversation = Conversation(
+        id=record.conversation_id,
+        owner=record.owner,
+        title=_title(branch[-1].text),
+        created_at=record.created_at,
+        updated_at=record.created_at,
+        leaf_id=answer.id,
+    )
+    is_new = request.conversation_id is None
+    return Exchange(
+        Prompt(request.entry, tuple(branch), request.parameters, request.tools),
+        Write((*questions, answer), conversation, is_new),
+    )
+
+
+def _title(question: str) -> str:
+    """The question's beginning on one line."""
+    title = " ".join(question[: TITLE_LENGTH * 4].split())
+    return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 1] + "…"
