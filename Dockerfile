@@ -6,6 +6,8 @@ COPY requirements.lock .
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
 
 FROM python:3.11-slim
+# Conversations; a volume mounted here takes over whose it is.
+RUN install -d -m 700 -o 10001 -g 10001 /data
 # A number, so that an orchestrator can check that it is not root.
 USER 10001:10001
 WORKDIR /srv/gateway
@@ -17,7 +19,9 @@ COPY frontend/ frontend/
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    GATEWAY_HOST=0.0.0.0
+    GATEWAY_HOST=0.0.0.0 \
+    GATEWAY_DATA_DIR=/data
+VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Python because the image has no curl; no proxy, because this never leaves the container.

@@ -16,7 +16,7 @@ LAYERS = [
     {"llm"},
     {"runs"},
     {"api"},
-    {"main", "server", "client", "__main__", "__init__"},
+    {"configuration", "main", "server", "client", "__main__", "__init__"},
 ]
 ONLY_IN = {
     "fastapi": {"api", "main", "server"},
@@ -31,6 +31,12 @@ ONLY_IN = {
     "httptools": {"simulator"},
     "redis": {"events", "runs", "access"},
     "sqlalchemy": {"conversations"},
+    "alembic": {"conversations"},
+    "aiosqlite": {"conversations"},
+    "asyncpg": {"conversations"},
+    "langchain_mcp_adapters": {"llm"},
+    "mcp": {"llm"},
+    "httpx": {"llm"},
 }
 LONGEST_FILE = 300
 

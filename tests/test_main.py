@@ -5,9 +5,9 @@ import gc
 
 import pytest
 
+from app.configuration import configuration
 from app.llm.model import ChatModel
 from app.main import LOAD_AFTER_S, create_app
-from app.settings import load
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ async def test_the_collector_is_on_again_after_a_shutdown_while_the_library_load
         await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(ChatModel, "load", never)
-    app = create_app(load({"OPENAI_API_KEY": "k"}))
+    app = create_app(configuration({"OPENAI_API_KEY": "k"}))
     async with asyncio.timeout(LOAD_AFTER_S + 30), app.router.lifespan_context(app):
         await loading.wait()
         assert not gc.isenabled()

@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec import structs
 from pydantic import ByteSize
 
+from app.configuration import configuration
 from app.events import model
 from app.main import create_app
 from app.settings import NOT_BUILT, Settings, load, variable
@@ -15,9 +16,13 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 USAGE = model.Usage(1, 1, 2, estimated=False)
 EXAMPLES = [
-    model.Start("r", None, "m", 10_000, "q", 1000),
+    model.Start("r", "c", "m", 10_000, "q", 1000),
     model.Token("t"),
     model.Reasoning("t"),
+    model.Draft("t"),
+    model.Retract("t"),
+    model.ToolCall("i", "t", "{}"),
+    model.ToolResult("i", "t", "c", is_error=False),
     model.Final("t", "stop", USAGE, "m"),
     model.Error("internal", "m", retryable=False, request_id="q"),
     model.Done("completed", USAGE, 0.0, frees_key=False),
@@ -72,8 +77,10 @@ def test_the_endpoint_table_and_the_api_reference_name_the_same_endpoints() -> N
     table = set()
     for name in re.findall(r"`([^`]+)`", first_cells):
         method, path = name.split(" ")
-        table.add((method.lower(), path.split("?")[0].replace("{id}", "{run_id}")))
-    document = create_app(load({})).openapi()
+        path = path.split("?")[0]
+        what = "conversation_id" if path.startswith("/conversations") else "run_id"
+        table.add((method.lower(), path.replace("{id}", f"{{{what}}}")))
+    document = create_app(configuration({})).openapi()
     documented = {
         (method, path) for path, methods in document["paths"].items() for method in methods
     }

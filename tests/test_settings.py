@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import settings
-from app.settings import NOT_BUILT, Settings, SettingsError, from_environment, load, variable
+from app.settings import NOT_BUILT, Settings, SettingsError, environment, load, variable
 
 # Every variable of the contract's table.
 CONTRACT = {
@@ -257,7 +257,7 @@ def test_the_environment_goes_before_the_file(
     (tmp_path / ".env").write_text("GATEWAY_PORT=1\nGATEWAY_MAX_RUNS=7\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GATEWAY_PORT", "2")
-    read = from_environment()
+    read = load(environment())
     assert (read.port, read.max_runs) == (2, 7)
 
 

@@ -22,14 +22,20 @@ import uvloop
 from starlette.types import Message
 
 from app.api.stream import Body
+from app.conversations.journal import Journal
 from app.events.log import EventLog
 from app.events.memory import MemoryEventLog
+from app.llm.catalogue import Catalogue, load_catalogue
 from app.llm.langchain import LangChainReader
 from app.llm.model import ChatModel
-from app.llm.turn import Prompt
-from app.runs.supervisor import Limits, Request, Supervisor
+from app.llm.toolbox import Toolbox
+from app.runs.drive import Driver
+from app.runs.exchange import Exchanges
+from app.runs.request import Request
+from app.runs.supervisor import Supervisor
 from app.settings import load
 from tests.bench.shapes import DONE, shape
+from tests.runs.archive import MemoryArchive
 
 logger = logging.getLogger(__name__)
 
@@ -71,22 +77,27 @@ class MockModel(asyncio.Protocol):
 
 
 class Gateway:
-    """The inside of a gateway, without its HTTP server."""
+    """The inside of a gateway, without its HTTP server and its database."""
 
-    def __init__(self, model: ChatModel, tasks: asyncio.TaskGroup) -> None:
-        limits = Limits(
+    def __init__(
+        self, model: ChatModel, catalogue: Catalogue, journal: Journal, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._entry = catalogue.default
+        self._log: EventLog = MemoryEventLog(memory_bytes=1 << 24, retention_s=BOUND_S)
+        driver = Driver(
+            self._log,
+            model,
+            Exchanges(MemoryArchive(), journal, newest=20),
+            tasks,
             run_timeout_s=BOUND_S,
-            max_runs=10,
-            max_readers=10,
             max_answer_bytes=1 << 24,
             heartbeat_s=BOUND_S,
         )
-        self._log: EventLog = MemoryEventLog(memory_bytes=1 << 24, retention_s=BOUND_S)
-        self._supervisor = Supervisor(self._log, model, tasks, limits)
+        self._supervisor = Supervisor(driver, max_runs=10, max_readers=10)
 
     async def stream(self, *, at_once: bool) -> None:
         MockModel.at_once = at_once
-        request = Request(Prompt("x", "m"), frozenset(), None, "")
+        request = Request("x", self._entry, frozenset(), None)
         run_id = (await self._supervisor.start(request, "me", "r")).run_id
         reader = self._log.read(run_id, 0)
         tokens, ended = 0, asyncio.Event()
@@ -147,13 +158,19 @@ async def measure() -> dict[str, float]:
         asyncio.TaskGroup() as tasks,
     ):
         port = upstream.sockets[0].getsockname()[1]
+        settings = load({"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"})
+        catalogue, toolbox = load_catalogue(settings, {}), Toolbox()
         model = ChatModel(
-            lambda: LangChainReader(load({}), f"http://127.0.0.1:{port}/v1"),
-            first_token_s=BOUND_S,
-            stall_s=BOUND_S,
+            lambda: LangChainReader(settings, None, toolbox),
+            catalogue,
+            toolbox,
+            max_iterations=1,
+            max_answer_bytes=1 << 24,
         )
         await model.load()
-        gateway = Gateway(model, tasks)
+        journal = Journal(MemoryArchive())
+        writer = tasks.create_task(journal.run())
+        gateway = Gateway(model, catalogue, journal, tasks)
 
         async def ping() -> None:
             _, pings = await loop.create_connection(Pings, *echo.sockets[0].getsockname())
@@ -171,6 +188,7 @@ async def measure() -> dict[str, float]:
                 began = time.process_time()
                 await go()
                 spent[way].append(time.process_time() - began)
+        writer.cancel()
         await model.aclose()
     reference = spent.pop("reference")
     return {

@@ -19,7 +19,7 @@ def record(
         run_id=secrets.token_urlsafe(16),
         owner=owner,
         model="m",
-        conversation_id=None,
+        conversation_id="c" * 22,
         created_at=1.5,
         request_id="req",
         include=frozenset(),
@@ -30,7 +30,7 @@ def record(
 
 
 def start(run: RunRecord) -> Start:
-    return Start(run.run_id, None, run.model, 10_000, run.request_id, 1000)
+    return Start(run.run_id, run.conversation_id, run.model, 10_000, run.request_id, 1000)
 
 
 def final(text: str) -> Final:

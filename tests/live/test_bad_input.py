@@ -96,12 +96,20 @@ async def test_a_body_that_is_not_valid_is_refused(http: httpx.AsyncClient, body
 
 
 @pytest.mark.usefixtures("nothing_started")
-@pytest.mark.parametrize("field", ["conversation_id", "parent_message_id"])
-async def test_a_conversation_is_not_found(http: httpx.AsyncClient, field: str) -> None:
+@pytest.mark.parametrize("more", [{}, {"parent_message_id": "x"}])
+async def test_a_conversation_is_not_found(http: httpx.AsyncClient, more: dict[str, str]) -> None:
     for path in STARTING:
-        response = await http.post(path, json={"text": "a", field: "abc-secret"})
+        body = {"text": "a", "conversation_id": "abc-secret", **more}
+        response = await http.post(path, json=body)
         assert_problem(response, 404, "not_found")
         assert "abc-secret" not in response.text
+
+
+@pytest.mark.usefixtures("nothing_started")
+async def test_a_message_to_branch_at_needs_its_conversation(http: httpx.AsyncClient) -> None:
+    for path in STARTING:
+        response = await http.post(path, json={"text": "a", "parent_message_id": "x"})
+        assert_problem(response, 422, "invalid_request")
 
 
 @pytest.mark.usefixtures("nothing_started")

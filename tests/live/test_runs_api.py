@@ -27,6 +27,7 @@ from tests.live.servers import Gateway, SimulatorProcess
 
 pytestmark = pytest.mark.anyio
 
+ID = re.compile(r"[A-Za-z0-9_-]{22,}")
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 UNKNOWN = "A" * 22
 SMALL_LOG_BYTES = 65_536  # the smallest that the setting takes
@@ -94,9 +95,10 @@ async def test_post_runs_starts_a_run_that_goes_on_without_readers(
     run_id = body["run_id"]
 
     assert response.status_code == 201
+    assert ID.fullmatch(body["conversation_id"])
     assert body == {
         "run_id": run_id,
-        "conversation_id": None,
+        "conversation_id": body["conversation_id"],
         "status": "running",
         "events_url": f"/runs/{run_id}/events",
     }
@@ -120,7 +122,9 @@ async def test_a_running_run_is_shown_as_such(gateway: Gateway) -> None:
     assert created <= run.pop("created_at") < "9999"
     assert run == {
         "run_id": run_id,
-        "conversation_id": None,
+        "conversation_id": payload(events[0])["conversation_id"],
+        "answered_by": None,
+        "attempts": None,
         "model": "any-model",
         "status": "running",
         "finished_at": None,
@@ -169,7 +173,9 @@ async def test_an_ended_run_is_shown_with_its_times_usage_and_error(
     )
     assert run == {
         "run_id": run_id,
-        "conversation_id": None,
+        "conversation_id": payload(events[0])["conversation_id"],
+        "answered_by": payload(events[0])["model"] if told_tokens else None,
+        "attempts": 1,
         "model": payload(events[0])["model"],
         "status": status,
         "created_at": created,

@@ -51,7 +51,7 @@ USAGE = {"input_tokens": int, "output_tokens": int, "total_tokens": int, "estima
 FIELDS: dict[str, dict[str, Any]] = {
     "start": {
         "run_id": str,
-        "conversation_id": type(None),
+        "conversation_id": str,
         "model": str,
         "heartbeat_ms": int,
         "request_id": str,

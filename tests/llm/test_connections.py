@@ -11,9 +11,10 @@ from app.events.queue import EventQueue
 from app.llm.connections import environment_proxy
 from app.llm.langchain import LangChainReader
 from app.llm.lean import LeanChatOpenAI
-from app.llm.model import ChatModel
-from app.llm.turn import Prompt
+from app.llm.toolbox import Toolbox
 from app.settings import load
+from tests.llm.asking import chat_model
+from tests.llm.making import entry, prompt
 from tests.llm.test_lean import closed, model
 
 pytestmark = pytest.mark.anyio
@@ -144,12 +145,11 @@ async def test_a_flood_of_events_that_say_nothing_lets_others_run() -> None:
     ):
         watching = tasks.create_task(others())
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        chat = ChatModel(
-            lambda: LangChainReader(load({}), url), first_token_s=BOUND_S, stall_s=BOUND_S
-        )
+        asked = entry(base_url=url)
+        chat = chat_model(lambda: LangChainReader(load({}), None, Toolbox()), asked)
         await chat.load()
         passes = 0
-        assert await chat.answer(chat.turn(Prompt("x", "m"), EventQueue())) == "stop"
+        assert await chat.answer(chat.reply(prompt(entry=asked), EventQueue())) == "stop"
         assert passes > 100  # one for each share of half a millisecond; 8 without
         watching.cancel()
         await chat.aclose()

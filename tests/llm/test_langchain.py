@@ -11,13 +11,17 @@ from app.events.model import Event, Reasoning, Token
 from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
 from app.llm.langchain import LangChainReader
-from app.llm.turn import Prompt, Turn, UpstreamFailure
+from app.llm.toolbox import Toolbox
+from app.llm.turn import Turn
+from app.llm.upstream import UpstreamFailure
 from app.settings import load
 from app.simulator import SECRET, Simulator, expected_reasoning, expected_text
+from tests.llm.making import entry, prompt
 
 pytestmark = pytest.mark.anyio
 
 BOUND_S = 30
+ENTRY = entry("some-model", is_simulator=True)
 
 
 @pytest.fixture
@@ -31,14 +35,14 @@ async def reader(
     request: pytest.FixtureRequest, simulator: Simulator
 ) -> AsyncIterator[LangChainReader]:
     settings = load({"GATEWAY_UPSTREAM_READER": request.param})
-    reader = LangChainReader(settings, simulator.url)
+    reader = LangChainReader(settings, simulator.url, Toolbox())
     yield reader
     await reader.aclose()
 
 
 def turn_of(text: str, queue: EventQueue, **parameters: Any) -> Turn:
     clocks = TurnClocks(first_token_s=BOUND_S, stall_s=BOUND_S)
-    return Turn(Prompt(text, "some-model", parameters), queue, clocks)
+    return Turn(prompt(text, parameters=parameters), queue, clocks)
 
 
 async def ask(reader: LangChainReader, text: str, **parameters: Any) -> tuple[Turn, list[Event]]:
@@ -47,7 +51,7 @@ async def ask(reader: LangChainReader, text: str, **parameters: Any) -> tuple[Tu
     async with asyncio.timeout(BOUND_S):
         try:
             async with turn.clocks:
-                await reader.ask(turn)
+                await reader.ask(turn, ENTRY)
         finally:
             turn.flush()
             queue.close()
@@ -166,14 +170,14 @@ async def test_what_was_said_before_a_failure_is_on_the_queue(reader: LangChainR
     async with asyncio.timeout(BOUND_S):
         with pytest.raises(UpstreamFailure):
             async with turn.clocks:
-                await reader.ask(turn)
+                await reader.ask(turn, ENTRY)
         assert text_of(await queue.take()) == "tok0 tok1 tok2 tok3 tok4 "
 
 
 async def test_nobody_there_is_worth_another_try() -> None:
     async with Simulator() as stopped:
         url = stopped.url
-    reader = LangChainReader(load({}), url)
+    reader = LangChainReader(load({}), url, Toolbox())
     told = await failure(reader, "hello")
     assert (told.error.code, told.again) == ("upstream_unavailable", True)
     await reader.aclose()
@@ -189,7 +193,7 @@ async def cancelled_at(reader: LangChainReader, prompt: str, chunks: int, passes
 
     async def asking() -> None:
         async with turn.clocks:
-            await reader.ask(turn)
+            await reader.ask(turn, ENTRY)
 
     task = asyncio.ensure_future(asking())
     taken = 0
@@ -275,7 +279,7 @@ async def test_an_upstream_that_always_has_more_ready_lets_others_run(
     turn.chunk = chunk  # type: ignore[method-assign]  # counts instead of telling
     async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks, turn.clocks:
         watching = tasks.create_task(watch())
-        await reader.ask(turn)
+        await reader.ask(turn, ENTRY)
         watching.cancel()
 
     assert sum(since_last_pass) >= 5000

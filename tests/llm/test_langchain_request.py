@@ -11,9 +11,10 @@ from app.errors import UpstreamBroken
 from app.events.model import Event, Reasoning
 from app.events.queue import EventQueue
 from app.llm.langchain import LangChainReader
-from app.llm.model import ChatModel
-from app.llm.turn import Prompt
+from app.llm.toolbox import Toolbox
 from app.settings import load
+from tests.llm.asking import chat_model
+from tests.llm.making import entry, prompt
 
 pytestmark = pytest.mark.anyio
 
@@ -51,13 +52,12 @@ async def asked(
     server = await asyncio.start_server(recorder, "127.0.0.1", 0)
     async with asyncio.timeout(BOUND_S), server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        model = ChatModel(
-            lambda: LangChainReader(load({}), url), first_token_s=BOUND_S, stall_s=BOUND_S
-        )
+        server_entry = entry("some-model", base_url=url)
+        model = chat_model(lambda: LangChainReader(load({}), None, Toolbox()), server_entry)
         await model.load()
         try:
-            turn = model.turn(Prompt("What?", "some-model", parameters), queue)
-            reason = await model.answer(turn)
+            what = prompt("What?", entry=server_entry, parameters=parameters)
+            reason = await model.answer(model.reply(what, queue))
         finally:
             await model.aclose()
         queue.close()
@@ -81,8 +81,10 @@ async def test_nothing_is_sent_that_was_not_asked_for() -> None:
 
 
 async def test_openai_itself_gets_max_tokens_under_its_new_name() -> None:
-    reader = LangChainReader(load({"OPENAI_API_KEY": "k"}), None)
-    payload = reader._model._get_request_payload([HumanMessage("x")], max_tokens=7)
+    reader = LangChainReader(load({}), None, Toolbox())
+    payload = reader.model(entry(api_key="k"))._get_request_payload(
+        [HumanMessage("x")], max_tokens=7
+    )
     await reader.aclose()
     assert payload["max_completion_tokens"] == 7
     assert "max_tokens" not in payload

@@ -14,11 +14,13 @@ from app.errors import (
 )
 from app.events.model import Reasoning, Token, Usage
 from app.events.queue import EventQueue
+from app.llm import asking as asking_module
 from app.llm import clocks
-from app.llm import model as model_module
-from app.llm.model import ATTEMPTS, BACKOFF_BASE_S, BACKOFF_CAP_S, ChatModel
-from app.llm.turn import Prompt, Turn, UpstreamFailure
-from tests.llm.asking import AGAIN, BOUND_S, Asked, FakeReader, fails, hangs, says
+from app.llm.asking import ATTEMPTS, BACKOFF_BASE_S, BACKOFF_CAP_S
+from app.llm.turn import Turn
+from app.llm.upstream import UpstreamFailure
+from tests.llm.asking import AGAIN, BOUND_S, Asked, FakeReader, chat_model, fails, hangs, says
+from tests.llm.making import entry, prompt
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +36,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
             bounds.append((low, high))
             return low
 
-    monkeypatch.setattr(model_module, "random", NoChance)
+    monkeypatch.setattr(asking_module, "random", NoChance)
     return bounds
 
 
@@ -97,7 +99,7 @@ async def test_the_error_of_the_last_attempt_is_the_one_that_is_told() -> None:
 async def test_waits_between_attempts_are_full_jitter_that_grows_up_to_its_cap(
     waits: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module, "ATTEMPTS", 8)
+    monkeypatch.setattr(asking_module, "ATTEMPTS", 8)
     await Asked(fails(AGAIN)).fails_with(UpstreamUnavailable)
     lows, highs = zip(*waits[:7], strict=True)
     assert set(lows) == {0}
@@ -199,10 +201,14 @@ async def test_silence_after_the_first_token_is_a_stall() -> None:
 
 async def test_usage_is_what_the_upstream_told() -> None:
     told = Usage(7, 8, 15, estimated=False)
-    asked = Asked(says("a"))
-    asked.turn.used(told)
+
+    async def attempt(turn: Turn) -> None:
+        await says("a")(turn)
+        turn.used(told)
+
+    asked = Asked(attempt)
     await asked.answer()
-    assert asked.turn.usage() == told
+    assert asked.reply.usage() == told
 
 
 @pytest.mark.parametrize(("texts", "answered"), [((), 0), (("a", "b", "c"), 3), (("x" * 40,), 10)])
@@ -211,7 +217,7 @@ async def test_usage_is_estimated_where_the_upstream_never_told(
 ) -> None:
     asked = Asked(says(*texts))
     await asked.answer()
-    assert asked.turn.usage() == Usage(2, answered, 2 + answered, estimated=True)
+    assert asked.reply.usage() == Usage(2, answered, 2 + answered, estimated=True)
 
 
 # -- loading ------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ async def test_usage_is_estimated_where_the_upstream_never_told(
 async def test_an_answer_waits_until_the_library_is_loaded_and_its_clock_begins_then() -> None:
     asked = Asked(says("ok"), first_token_s=0.3)
     async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(asked.model.answer(asked.turn))
+        waiting = tasks.create_task(asked.model.answer(asked.reply))
         await asyncio.sleep(0.35)  # longer than the clock, which must not run yet
         assert (asked.model.state, waiting.done()) == ("loading", False)
         await asked.model.load()
@@ -234,10 +240,10 @@ async def test_a_library_that_cannot_be_loaded_fails_every_answer_and_says_so() 
     def broken() -> FakeReader:
         raise ImportError("no such library")
 
-    model = ChatModel(broken, first_token_s=1, stall_s=1)
+    model = chat_model(broken, entry())
     async with asyncio.timeout(BOUND_S):
         await model.load()
         assert model.state == "failed"
         with pytest.raises(Internal):
-            await model.answer(model.turn(Prompt("x", "m"), EventQueue()))
+            await model.answer(model.reply(prompt(), EventQueue()))
         await model.aclose()

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from app.conversations.journal import Journal
 from app.errors import GatewayError
 from app.events.log import EventLog, Reader
 from app.events.memory import MemoryEventLog
@@ -22,9 +23,15 @@ from app.events.model import (
 )
 from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
+from app.llm.reply import Reply
 from app.llm.turn import Prompt, Turn
-from app.runs.supervisor import Limits, Request, Supervisor
+from app.runs.drive import Driver
+from app.runs.exchange import Exchanges
+from app.runs.request import Request
+from app.runs.supervisor import Supervisor
 from tests.events.making import read_to_end
+from tests.llm.making import entry
+from tests.runs.archive import MemoryArchive
 
 BOUND_S = 10  # for one world: a hang is a failure with a name
 NEVER_S = 60.0
@@ -75,16 +82,21 @@ class FakeModel:
         self.asked = 0
         self.open = 0  # upstream calls
         self.began = asyncio.Event()
+        self.prompts: list[Prompt] = []
 
-    def turn(self, prompt: Prompt, queue: EventQueue) -> Turn:
-        return Turn(prompt, queue, TurnClocks(first_token_s=NEVER_S, stall_s=NEVER_S))
+    def reply(self, prompt: Prompt, queue: EventQueue) -> Reply:
+        return Reply(prompt, queue)
 
-    async def answer(self, turn: Turn) -> str:
+    async def answer(self, reply: Reply) -> str:
         self.asked += 1
         self.open += 1
         self.began.set()
+        self.prompts.append(reply.prompt)
+        clocks = TurnClocks(first_token_s=NEVER_S, stall_s=NEVER_S)
+        turn = Turn(reply.prompt, reply.queue, clocks)
+        reply.turns.append(turn)
         try:
-            async with turn.clocks:
+            async with clocks:
                 return await self.script(turn)
         finally:
             self.open -= 1
@@ -143,15 +155,24 @@ class World:
     ) -> None:
         self.model = FakeModel(script)
         self.log: EventLog = log or FarLog()
-        self._limits = Limits(run_timeout_s, max_runs, max_readers, max_answer_bytes, 10)
+        self.archive = MemoryArchive()
+        self.journal = Journal(self.archive)
+        self._limits = (run_timeout_s, max_answer_bytes)
+        self._room = {"max_runs": max_runs, "max_readers": max_readers}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._before = asyncio.all_tasks()
         await self._stack.enter_async_context(asyncio.timeout(BOUND_S))
         self.tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self.supervisor = Supervisor(self.log, self.model, self.tasks, self._limits)
+        self._writer = self.tasks.create_task(self.journal.run())
+        self.supervisor = self.new_supervisor(self.tasks)
         return self
+
+    def new_supervisor(self, tasks: asyncio.TaskGroup) -> Supervisor:
+        exchanges = Exchanges(self.archive, self.journal, newest=20)
+        driver = Driver(self.log, self.model, exchanges, tasks, *self._limits, heartbeat_s=10)
+        return Supervisor(driver, **self._room)
 
     async def __aexit__(
         self,
@@ -159,6 +180,9 @@ class World:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if error is None:
+            await self.supervisor._idle.wait()
+        self._writer.cancel()
         swallowed = await self._stack.__aexit__(kind, error, traceback)
         if error is None:
             self.assert_nothing_leaks()
@@ -177,8 +201,9 @@ class World:
         text: str = "hi",
         grace_s: float | None = 5.0,
         owner: str = OWNER,
+        **more: Any,
     ) -> RunRecord:
-        request = Request(Prompt(text, "m"), frozenset(), grace_s, f"of {text}", key)
+        request = Request(text, entry(), frozenset(), grace_s, f"of {text}", key, **more)
         return await self.supervisor.start(request, owner, "req")
 
     async def cancel(self, run: RunRecord) -> str:

@@ -10,7 +10,6 @@ from app.events.log import EventLog
 from app.events.memory import MemoryEventLog
 from app.events.model import Done, Event, RunRecord, Start, Token
 from app.llm.turn import Turn
-from app.runs.supervisor import Limits, Supervisor
 from tests.events.making import read_to_end
 from tests.runs.fakes import (
     BOUND_S,
@@ -109,9 +108,10 @@ class Application:
 
     async def _live(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            world = World(self.model.script, log=self.log)
-            limits = Limits(60, 10, 10, 1000, 10)
-            self.supervisor = world.supervisor = Supervisor(self.log, self.model, tasks, limits)
+            world = World(self.model.script, log=self.log, max_answer_bytes=1000)
+            world.model = self.model
+            self.supervisor = world.supervisor = world.new_supervisor(tasks)
+            tasks.create_task(world.journal.run())
             self.run = await world.start("k")
             self.started.set()
             await for_ever()

@@ -4,12 +4,33 @@ import itertools
 
 import pytest
 
-from app.events.model import Done, Ending, Error, Event, Final, Reasoning, Start, Token, Usage
+from app.events.model import (
+    Done,
+    Draft,
+    Ending,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    Retract,
+    Start,
+    Token,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from app.runs.state import State, advance
 
 USAGE = Usage(0, 0, 0, estimated=True)
-START = Start("r", None, "m", 1, "q", 1000)
-TOKEN, REASONING = Token("a"), Reasoning("b")
+START = Start("r", "c", "m", 1, "q", 1000)
+SAID: list[Event] = [
+    Token("a"),
+    Reasoning("b"),
+    Draft("c"),
+    Retract("a"),
+    ToolCall("i", "t", "{}"),
+    ToolResult("i", "t", "x", is_error=False),
+]
 FINAL = Final("a", "stop", USAGE, "m")
 ERROR = Error("internal", "m", retryable=False, request_id="q")
 
@@ -19,11 +40,10 @@ def done(status: Ending) -> Done:
 
 
 COMPLETED, FAILED, CANCELLED = done("completed"), done("failed"), done("cancelled")
-EVENTS: list[Event] = [START, TOKEN, REASONING, FINAL, ERROR, COMPLETED, FAILED, CANCELLED]
+EVENTS: list[Event] = [START, *SAID, FINAL, ERROR, COMPLETED, FAILED, CANCELLED]
 ALLOWED: dict[tuple[State, Event], State] = {
     (State.NEW, START): State.RUNNING,
-    (State.RUNNING, TOKEN): State.RUNNING,
-    (State.RUNNING, REASONING): State.RUNNING,
+    **{(State.RUNNING, event): State.RUNNING for event in SAID},
     (State.RUNNING, FINAL): State.ANSWERED,
     (State.RUNNING, ERROR): State.BROKEN,
     (State.RUNNING, CANCELLED): State.CANCELLED,

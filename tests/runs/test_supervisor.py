@@ -22,7 +22,7 @@ from app.events.model import RunRecord, Start, Token
 from app.llm.turn import Turn
 from app.runs import run as run_module
 from app.runs import supervisor as supervisor_module
-from app.runs.supervisor import RETRY_MS
+from app.runs.drive import RETRY_MS
 from tests.events.making import read_to_end
 from tests.runs.fakes import FarLog, World, failed, for_ever, hangs, released, says
 

@@ -8,9 +8,14 @@ from app.errors import AnswerTooLarge, Draining, Internal, UpstreamBroken
 from app.events.log import EventLog
 from app.events.memory import MemoryEventLog
 from app.events.model import Done, Error, Event, Final, Reasoning, RunRecord, Start, Token
+from app.events.queue import EventQueue
+from app.llm.clocks import TurnClocks
+from app.llm.reply import Reply
+from app.llm.turn import Turn
 from app.runs.run import Cancelled, Outcome
 from app.runs.transcript import Transcript
 from tests.events.making import USAGE, read_to_end, record
+from tests.llm.making import prompt
 
 pytestmark = pytest.mark.anyio
 
@@ -35,12 +40,22 @@ class Written:
             return [entry.event for entry in await read_to_end(self.log, self.run.run_id)]
 
 
+async def end(transcript: Transcript, outcome: Outcome) -> None:
+    turn = Turn(prompt(), EventQueue(), TurnClocks(first_token_s=1, stall_s=1))
+    turn.used(USAGE)
+    reply = Reply(prompt(), EventQueue())
+    reply.turns.append(turn)
+    await transcript.end(transcript.ending(outcome, reply))
+
+
 async def test_a_run_begins_with_all_that_a_reader_must_know() -> None:
     written = Written()
     transcript = await written.begin()
-    await transcript.end("stop", USAGE)
+    await end(transcript, "stop")
     run = written.run
-    assert (await written.events())[0] == Start(run.run_id, None, "m", 10_000, "req", 1500)
+    assert (await written.events())[0] == Start(
+        run.run_id, run.conversation_id, "m", 10_000, "req", 1500
+    )
 
 
 async def test_final_repeats_the_tokens_and_not_the_reasoning() -> None:
@@ -48,7 +63,7 @@ async def test_final_repeats_the_tokens_and_not_the_reasoning() -> None:
     transcript = await written.begin()
     await transcript.extend([Token("Hel"), Reasoning("hm"), Token("lo")])
     await transcript.extend([Token("!")])
-    await transcript.end("length", USAGE)
+    await end(transcript, "length")
     *said, final, done = (await written.events())[1:]
     assert said == [Token("Hel"), Reasoning("hm"), Token("lo"), Token("!")]
     assert final == Final("Hello!", "length", USAGE, "m")
@@ -73,7 +88,7 @@ async def test_every_outcome_has_its_ending_and_says_whether_the_key_is_free(
     written = Written()
     transcript = await written.begin()
     await transcript.extend([Token("part")])
-    await transcript.end(outcome, USAGE)
+    await end(transcript, outcome)
     events = await written.events()
     assert events[1] == Token("part")
     done = events[-1]
@@ -92,9 +107,9 @@ async def test_every_outcome_has_its_ending_and_says_whether_the_key_is_free(
 async def test_a_second_ending_is_impossible(outcome: Outcome) -> None:
     written = Written()
     transcript = await written.begin()
-    await transcript.end("stop", USAGE)
+    await end(transcript, "stop")
     with pytest.raises(RuntimeError, match="impossible"):
-        await transcript.end(outcome, USAGE)
+        await end(transcript, outcome)
     with pytest.raises(RuntimeError, match="impossible"):
         await transcript.extend([Token("late")])
     assert len(await written.events()) == 3
@@ -116,7 +131,7 @@ async def test_what_fitted_of_a_batch_is_kept_and_nothing_behind_it() -> None:
         await transcript.extend([Token("ab"), Token("cd"), Token("e"), Token("")])
     with pytest.raises(AnswerTooLarge):
         await transcript.extend([Token("")])
-    await transcript.end(AnswerTooLarge(), USAGE)
+    await end(transcript, AnswerTooLarge())
     assert (await written.events())[1:3] == [Token("ab"), Token("cd")]
     assert len(await written.events()) == 5
 
@@ -125,7 +140,7 @@ async def test_a_batch_of_nothing_writes_nothing() -> None:
     written = Written()
     transcript = await written.begin()
     await transcript.extend([])
-    await transcript.end("stop", USAGE)
+    await end(transcript, "stop")
     assert len(await written.events()) == 3
 
 
@@ -141,7 +156,7 @@ async def test_what_is_said_now_is_written_like_the_rest_as_long_as_it_fits() ->
     with pytest.raises(AnswerTooLarge):
         await transcript.extend([Token("ef")])
     assert not transcript.say_now(Token("x"))
-    await transcript.end(AnswerTooLarge(), USAGE)
+    await end(transcript, AnswerTooLarge())
     assert not transcript.say_now(Token(""))
     said = (await written.events())[1:-2]
     assert said == [Token("äb"), Token("c"), Reasoning("d")]

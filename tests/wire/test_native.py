@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from app.errors import Draining, GatewayError, UpstreamBroken
-from app.events.model import Done, Error, Event, Final, Reasoning, Start, Token, Usage
+from app.events.model import (
+    Done,
+    Draft,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    Retract,
+    Start,
+    Token,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from app.wire.native import HEARTBEAT, encode, payload
 from app.wire.parse import Event as Parsed
 from app.wire.parse import EventParser, parse
@@ -17,17 +30,27 @@ from app.wire.parse import EventParser, parse
 RUN = "AbCdEfGhIjKlMnOpQrSt-_"
 USAGE = Usage(3, 5, 8, estimated=False)
 USAGE_JSON = '{"input_tokens":3,"output_tokens":5,"total_tokens":8,"estimated":false}'
-START = Start(RUN, None, "gpt", 10_000, "req-1", 1234)
+START = Start(RUN, "c1", "gpt", 10_000, "req-1", 1234)
 FRAMES: list[tuple[Event, str]] = [
     (
         START,
-        f'event: start\nretry: 1234\ndata: {{"run_id":"{RUN}","conversation_id":null,'
+        f'event: start\nretry: 1234\ndata: {{"run_id":"{RUN}","conversation_id":"c1",'
         '"model":"gpt","heartbeat_ms":10000,"request_id":"req-1"}',
     ),
     (Token("Hel"), 'event: token\ndata: {"text":"Hel"}'),
     (Token("a\nb\r\u2028\0"), 'event: token\ndata: {"text":"a\\nb\\r\\u2028\\u0000"}'),
     (Token("\U0001f600"), 'event: token\ndata: {"text":"\\ud83d\\ude00"}'),
     (Reasoning('"'), 'event: reasoning\ndata: {"text":"\\""}'),
+    (Draft("Thought:"), 'event: draft\ndata: {"text":"Thought:"}'),
+    (Retract("Let me"), 'event: retract\ndata: {"text":"Let me"}'),
+    (
+        ToolCall("c1", "add", '{"a": 1}'),
+        'event: tool_call\ndata: {"id":"c1","name":"add","arguments":"{\\"a\\": 1}"}',
+    ),
+    (
+        ToolResult("c1", "add", "é", is_error=False),
+        'event: tool_result\ndata: {"id":"c1","name":"add","content":"\\u00e9","is_error":false}',
+    ),
     (
         Final("Hi\n", "stop", USAGE, "gpt"),
         'event: final\ndata: {"text":"Hi\\n","finish_reason":"stop",'
