@@ -8,6 +8,7 @@ from pathlib import Path
 from app.conversations.url import database_url
 from app.llm.catalogue import Catalogue, load_catalogue
 from app.llm.mcp_file import Server, load_mcp_file
+from app.llm.models_file import ModelsFile
 from app.llm.toolbox import Toolbox
 from app.settings import Settings, SettingsError, environment, load
 
@@ -33,21 +34,17 @@ def configuration(environ: Mapping[str, str]) -> Configuration:
     settings = load(environ)
     catalogue = load_catalogue(settings, environ)
     servers = load_mcp_file(settings.mcp_file, environ) if settings.mcp_file else {}
-    runnables = [entry.runnable for entry in catalogue if entry.runnable is not None]
-    if settings.tools or runnables:
+    if settings.tools or any(entry.runnable for entry in catalogue):
         here = str(Path.cwd())
         if here not in sys.path:  # `python -m` puts it there, a server's own command may not
             sys.path.append(here)
-    for where in runnables:
-        from app.llm.runnable import load_runnable
-
-        load_runnable(where)
     toolbox = Toolbox()
     if settings.tools:
         from app.llm.tool_loading import load_tools
 
         toolbox = Toolbox(load_tools(settings.tools))
-    _check_tools_of_models(catalogue, toolbox, servers)
+    if settings.models_file is not None:
+        _check_models(settings.models_file, catalogue, toolbox, servers)
     return Configuration(settings, catalogue, toolbox, servers, database_url(settings))
 
 
@@ -56,15 +53,29 @@ def configuration_from_environment() -> Configuration:
     return configuration(environment())
 
 
-def _check_tools_of_models(
-    catalogue: Catalogue, toolbox: Toolbox, servers: Mapping[str, Server]
+def _check_models(
+    path: Path, catalogue: Catalogue, toolbox: Toolbox, servers: Mapping[str, Server]
 ) -> None:
-    """What an MCP server will offer is not known yet; its tools begin with its name."""
-    for entry in catalogue:
+    """The tools and runnables that a models file names. Raises ``SettingsError``."""
+    for number, entry in enumerate(catalogue):
+        if entry.runnable is not None and (wrong := _wrong_with_runnable(entry.runnable)):
+            raise ModelsFile(path).refused(number, "runnable", wrong)
         for name in entry.tools or ():
+            # What an MCP server will offer is not known yet; its tools begin with its name.
             is_served = any(name.startswith(f"{server}_") for server in servers)
             if not is_served and not toolbox.has(name):
-                raise SettingsError(
-                    f"GATEWAY_MODELS_FILE: {entry.name} may use {name}, but there is no such tool: "
-                    "tools are named by GATEWAY_TOOLS and GATEWAY_MCP_FILE"
+                raise ModelsFile(path).refused(
+                    number,
+                    "tools",
+                    f"takes tools that GATEWAY_TOOLS and GATEWAY_MCP_FILE name, and {name} is none",
                 )
+
+
+def _wrong_with_runnable(where: str) -> str | None:
+    from app.llm.runnable import load_runnable
+
+    try:
+        load_runnable(where)
+    except (SettingsError, SystemExit) as error:  # its import runs somebody's code
+        return f"takes a LangChain Runnable: {' '.join(str(error).split())}"
+    return None

@@ -151,7 +151,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._drain_s = drain_s
         self._announce = announce
-        self._drained: asyncio.Task[None] | None = None
+        self._told_to_exit = False
+        self._drained: asyncio.Task[None] | None = None  # kept, or it might be collected
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -178,14 +179,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
         """Not uvicorn's, which notes the signal and raises it again at the end."""
-        if self._loop is not None and self._drained is None:
-            self._loop.call_soon_threadsafe(self._begin_drain)
-        else:
+        if self._loop is None or self._told_to_exit:
             self.should_exit = self.force_exit = True
+        else:
+            self._told_to_exit = True
+            self._loop.call_soon_threadsafe(self._begin_drain)
 
     def _begin_drain(self) -> None:
-        if self._drained is None:
-            self._drained = asyncio.ensure_future(self._drain())
+        self._drained = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
         if self.started:

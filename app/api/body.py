@@ -31,6 +31,7 @@ _JSON = re.compile(r"application/(json|[a-z0-9.+-]+\+json)\s*(;.*)?", re.IGNOREC
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Id = Annotated[str, Field(max_length=200)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+Tool = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # as OpenAI; a refusal repeats it
 
 
 class AnswerBody(BaseModel):
@@ -48,7 +49,7 @@ class AnswerBody(BaseModel):
     )
     if_busy: Literal["reject", "interrupt"] = "reject"
     model: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
-    tools: list[Annotated[str, Field(max_length=200)]] | None = Field(
+    tools: list[Tool] | None = Field(
         None, max_length=MAX_TOOLS, description="names; default: all that the model may use"
     )
     include: list[Include] = Field([], max_length=10)
