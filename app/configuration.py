@@ -76,6 +76,6 @@ def _wrong_with_runnable(where: str) -> str | None:
 
     try:
         load_runnable(where)
-    except (SettingsError, SystemExit) as error:  # its import runs somebody's code
-        return f"takes a LangChain Runnable: {' '.join(str(error).split())}"
+    except SettingsError as error:
+        return f"takes a LangChain Runnable: {error}"
     return None

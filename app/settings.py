@@ -136,7 +136,7 @@ class Settings(BaseModel):
     stall_timeout_seconds: Seconds = Field(60, description="seconds above 0")
     run_timeout_seconds: Seconds = Field(900, description="seconds above 0")
 
-    # A model that calls tools for ever pays for ever. LangGraph stops at 25 steps, which is 12 turns.
+    # A model that calls tools for ever costs for ever.
     max_iterations: int = Field(8, ge=1, le=1000, description="a whole number of turns from 1")
     # With the question. Ten questions with their answers.
     history_messages: int = Field(

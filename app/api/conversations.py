@@ -18,6 +18,7 @@ from app.api.times import rfc3339
 from app.conversations.model import Conversation, Message, Thread
 from app.conversations.store import Place, Unavailable
 from app.errors import BadCursor, Forbidden, InvalidRequest, NotFound, Overloaded
+from app.runs.exchange import AWAY
 from app.settings import is_loopback
 from app.wire.native import payload
 
@@ -136,7 +137,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Unavailable:
-        raise Overloaded("Conversations cannot be reached at the moment.") from None
+        raise Overloaded(AWAY) from None
 
 
 def _limit(given: str) -> int:

@@ -39,9 +39,7 @@ class Gateway:
         """Names of those that the model may use and that are there."""
         if entry.runnable is not None:
             return ()  # it brings its own
-        return tuple(
-            name for name in self.toolbox.names if entry.tools is None or name in entry.tools
-        )
+        return tuple(filter(entry.allows, self.toolbox.names))
 
 
 # Both are async without awaiting anything: FastAPI runs what is not async in a thread.

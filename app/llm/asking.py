@@ -77,6 +77,7 @@ class _Asking:
         for source in sources:
             self._source = source
             self._turn.clocks.stalls_after(source.entry.stall_s)
+            self._turn.asks(source.entry)
             try:
                 return await self._ask_patiently(source)
             except UpstreamFailure as failure:

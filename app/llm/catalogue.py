@@ -45,6 +45,9 @@ class ModelEntry:
     runnable: str | None = None
     is_simulator: bool = False
 
+    def allows(self, tool: str) -> bool:
+        return self.tools is None or tool in self.tools
+
 
 class Catalogue:
     """Iterates over its entries in the file's order. Without a file, names that it does not have

@@ -54,8 +54,10 @@ class LangChainReader:
     async def ask(self, turn: Turn, entry: ModelEntry) -> None:
         model = self.model(entry)
         parameters = {**entry.parameters, **turn.prompt.parameters}
-        if schemas := self._toolbox.schemas(_allowed(entry, turn.prompt.tools)):
+        if schemas := self._toolbox.schemas(turn.tools):
             parameters |= _bound(model, schemas)
+        else:
+            parameters.pop("parallel_tool_calls", None)  # which OpenAI refuses without tools
         messages = langchain_messages(
             turn.prompt.messages,
             turn.steps,
@@ -138,11 +140,6 @@ class LangChainReader:
                 await model.aclose()
         for client in self._clients.values():
             await client.aclose()
-
-
-def _allowed(entry: ModelEntry, tools: Sequence[str]) -> Sequence[str]:
-    """A fallback need not take the tools of the model that it stands in for."""
-    return tools if entry.tools is None else [name for name in tools if name in entry.tools]
 
 
 def _bound(model: StockChatOpenAI, schemas: Sequence[dict[str, Any]]) -> Mapping[str, Any]:

@@ -9,7 +9,6 @@ from app.conversations.model import Step
 from app.errors import Internal, TooManyIterations
 from app.events.model import ToolCall, ToolResult
 from app.events.queue import EventQueue
-from app.llm.answer import answer_filter
 from app.llm.asking import Source, ask
 from app.llm.breaker import Breaker
 from app.llm.catalogue import Catalogue, ModelEntry
@@ -80,27 +79,26 @@ class ChatModel:
         entry = reply.prompt.entry
         if entry.runnable is not None:
             return await self._reader.run(reply, self._begin)
-        for turns_left in reversed(range(self._max_iterations)):
+        while True:
             turn = self._begin(reply, _clocks(entry))
             reason = await ask(self._reader, self._sources(reply), reply, turn)
             calls = turn.calls(taken={call.id for step in reply.steps for call in step.calls})
             if not calls:
                 return reason
-            if turns_left:
-                results = await self._call_tools(reply, calls)
-                reply.steps.append(Step(turn.preamble, calls, results))
-        raise TooManyIterations
+            if len(reply.turns) == self._max_iterations:  # nobody would hear of the results
+                raise TooManyIterations
+            results = await self._call_tools(reply, turn.tools, calls)
+            reply.steps.append(Step(turn.preamble, calls, results))
 
     def _begin(self, reply: Reply, clocks: TurnClocks, *, aside: bool = False) -> Turn:
-        entry = reply.prompt.entry
+        """Raises ``TooManyIterations``."""
+        if len(reply.turns) >= self._max_iterations:
+            raise TooManyIterations
         turn = Turn(
             reply.prompt,
             reply.queue,
             clocks,
             steps=tuple(reply.steps),
-            answer_filter=answer_filter(
-                think_tags=entry.reasoning == "tags", react=entry.answer == "react"
-            ),
             max_argument_bytes=self._max_answer_bytes,
             aside=aside,
         )
@@ -113,19 +111,20 @@ class ChatModel:
         sources = [Source(entry, self._breakers.get(entry.name)) for entry in chain]
         return sorted(sources, key=lambda source: source.entry.name != reply.answered_by)
 
-    async def _call_tools(self, reply: Reply, calls: Sequence[ToolCall]) -> tuple[ToolResult, ...]:
+    async def _call_tools(
+        self, reply: Reply, tools: Sequence[str], calls: Sequence[ToolCall]
+    ) -> tuple[ToolResult, ...]:
         for call in calls:
             reply.queue.put(call)
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._call_tool(reply, call)) for call in calls]
+            running = [tasks.create_task(self._call_tool(reply, tools, call)) for call in calls]
         return tuple(task.result() for task in running)
 
-    async def _call_tool(self, reply: Reply, call: ToolCall) -> ToolResult:
-        if call.tool in reply.prompt.tools:
+    async def _call_tool(self, reply: Reply, tools: Sequence[str], call: ToolCall) -> ToolResult:
+        if call.tool in tools:
             content, is_error = await self._tools.call(call.tool, call.arguments, call.id)
         else:
-            known = ", ".join(reply.prompt.tools)
-            content, is_error = f"There is no such tool. There are: {known}", True
+            content, is_error = f"There is no such tool. There are: {', '.join(tools)}", True
         result = ToolResult(call.id, call.tool, content, is_error)
         reply.queue.put(result)
         return result

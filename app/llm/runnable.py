@@ -41,10 +41,9 @@ def load_runnable(where: str) -> Runnable[Any, Any]:
     module, _, name = where.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except Exception as error:  # noqa: BLE001  # whatever somebody else's module does
-        raise SettingsError(
-            f"runnable {where} cannot be loaded: {type(error).__name__}: {error}"
-        ) from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # an import runs somebody's code
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SettingsError(f"runnable {where} cannot be loaded: {why}") from None
     if not isinstance(found, Runnable):
         raise SettingsError(f"runnable {where} is no LangChain Runnable")
     return found

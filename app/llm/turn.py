@@ -13,7 +13,7 @@ from app.conversations.model import Message, Step
 from app.errors import AnswerTooLarge
 from app.events.model import Draft, Event, Reasoning, Retract, Token, ToolCall, Usage
 from app.events.queue import EventQueue
-from app.llm.answer import AnswerFilter
+from app.llm.answer import answer_filter
 from app.llm.catalogue import ModelEntry
 from app.llm.clocks import TurnClocks
 from app.llm.text import SurrogateJoiner, repaired, utf8_size
@@ -74,7 +74,6 @@ class Turn:
         clocks: TurnClocks,
         *,
         steps: Sequence[Step] = (),
-        answer_filter: AnswerFilter | None = None,
         max_argument_bytes: int = 2**20,
         aside: bool = False,
     ) -> None:
@@ -84,7 +83,6 @@ class Turn:
         self.finish_reason: str | None = None
         self.preamble = ""
         self._queue = queue
-        self._filter = answer_filter
         self._text = SurrogateJoiner()
         self._reasoning = SurrogateJoiner()
         self._told: Usage | None = None
@@ -94,8 +92,17 @@ class Turn:
         self._calls: list[_Call] = []
         self._calls_by_index: dict[int, _Call] = {}
         self._argument_room = max_argument_bytes
-        self._takes_calls = bool(prompt.tools) or prompt.entry.runnable is not None
         self._is_answer = not aside  # until it calls a tool
+        self.asks(prompt.entry)
+
+    def asks(self, entry: ModelEntry) -> None:
+        """It is to be read in this model's style, and may call what this one may use: a fallback
+        stands in for the model of the prompt, which has not said a word."""
+        self.tools = tuple(name for name in self.prompt.tools if entry.allows(name))
+        self._takes_calls = bool(self.tools) or entry.runnable is not None
+        self._filter = answer_filter(
+            think_tags=entry.reasoning == "tags", react=entry.answer == "react"
+        )
 
     @property
     def has_answered(self) -> bool:

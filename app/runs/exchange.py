@@ -16,6 +16,7 @@ from app.runs.request import Request
 from app.runs.transcript import Transcript
 
 TITLE_LENGTH = 80  # characters
+AWAY = "Conversations cannot be reached at the moment."
 
 
 @dataclass(slots=True)
@@ -36,10 +37,13 @@ class Exchanges:
         self._newest = newest
         self.journal = journal
 
-    def refuse_when_full(self) -> None:
-        """Raises ``Overloaded``: what was said cannot be stored, and there is too much of it."""
+    def refuse(self, request: Request) -> None:
+        """Raises ``Overloaded``: too much waits to be stored already, or the conversation that is
+        to go on cannot be read."""
         if self.journal.is_full:
             raise Overloaded
+        if request.conversation_id is not None and self.journal.trouble is not None:
+            raise Overloaded(AWAY)
 
     async def prepare(self, request: Request, record: RunRecord) -> Exchange:
         """Raises ``NotFound`` for a conversation or message, ``Overloaded`` where the database
@@ -55,7 +59,7 @@ class Exchanges:
                 self._newest + 1,
             )
         except Unavailable:
-            raise Overloaded from None
+            raise Overloaded(AWAY) from None
         if not branch:
             raise NotFound
         return _exchange(request, record, list(branch))

@@ -57,7 +57,7 @@ class Supervisor:
                 raise Draining
             if len(self._runs) >= self._max_runs:
                 raise Overloaded
-            self._exchanges.refuse_when_full()
+            self._exchanges.refuse(request)
             talking = self._talking.get((owner, request.conversation_id or ""))
             if talking is None:
                 break
@@ -172,7 +172,8 @@ class Supervisor:
 
 
 async def _make_way(talking: Run, request: Request) -> None:
-    """``talking`` runs in the conversation of ``request``. Raises ``ConversationBusy``."""
+    """``talking`` runs in the conversation of ``request``: one that is about to end is waited for.
+    Raises ``ConversationBusy``."""
     key = request.idempotency_key
     if key is not None and key == talking.record.idempotency_key and not talking.opened.is_set():
         await talking.opened.wait()  # the same request, twice: it joins

@@ -87,19 +87,21 @@ async def test_a_question_takes_the_answers_that_wait_along_in_order(
         assert archive.stored == [[answer(first), second]]
 
 
-async def test_questions_right_behind_a_transaction_share_the_next_one(
+async def test_questions_behind_a_burst_of_transactions_share_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LINGER_S", 0.2)
-    archive, first, *others = FakeArchive(), *(ask() for _ in range(4))
+    monkeypatch.setattr(module, "BURST", 2)
+    archive, first, second, third, *others = FakeArchive(), *(ask() for _ in range(6))
     journal = Journal(archive)
     async with running(journal), asyncio.TaskGroup() as tasks:
-        await journal.keep(first)
+        for question in (first, second, third):
+            await journal.keep(question)
         for question in others:
             tasks.create_task(journal.keep(question))
             for _ in range(5):  # each has the time for a transaction of its own
                 await asyncio.sleep(0)
-    assert archive.stored == [[first], others]
+    assert archive.stored == [[first], [second], [third], others]
 
 
 async def test_answers_that_end_together_share_a_transaction() -> None:

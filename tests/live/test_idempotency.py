@@ -110,6 +110,8 @@ async def test_bodies_are_compared_as_parsed_with_their_defaults(
             assert stream.status == (201 if path == "/runs" else 200)
 
     assert len(run_ids) == 1
+    async with followed(gateway.url, run_ids.pop().removeprefix("/runs/")) as stream:
+        await stream.rest()
     assert await calls(simulator, prompt) == 1
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
-from langgraph.graph import END, START, MessagesState, StateGraph  # type: ignore[import-not-found]
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 
 @lru_cache(maxsize=64)
