@@ -36,6 +36,17 @@ def gateway(
         yield process
 
 
+@pytest.fixture(scope="session")
+def equipped(
+    simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway whose model has a tool."""
+    cwd = tmp_path_factory.mktemp("equipped")
+    tools = "app.llm.builtin:calculate"
+    with running_gateway(cwd, simulator.url, tools=tools) as process:
+        yield process
+
+
 @pytest.fixture
 def start_gateway(
     simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory

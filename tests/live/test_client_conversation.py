@@ -5,13 +5,12 @@ import os
 import pty
 import tty
 import uuid
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.live.chat import Chat, read_terminal
-from tests.live.servers import PLAIN, Gateway, SimulatorProcess, running_gateway
+from tests.live.servers import PLAIN, Gateway
 from tests.live.stand_ins import DONE, FINAL, START, STREAM, TOOLLESS, Canned, frames, token
 
 CALCULATE = 'sim:tool,name=calculate,args={"expression":"6*7"},preamble=1'
@@ -21,17 +20,6 @@ TOOLS = TOOLLESS.replace("[]", '["clock"]')
 TAKEN_BACK = (START, token("Let me "), token("see."), ("retract", {"text": "Let me see."}))
 ANSWER = (token("one "), token("two"), FINAL, DONE)
 NOTE = "note: what came last is not part of the answer\n"
-
-
-@pytest.fixture(scope="module")
-def equipped(
-    simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway whose model has a tool."""
-    cwd = tmp_path_factory.mktemp("equipped")
-    tools = "app.llm.builtin:calculate"
-    with running_gateway(cwd, simulator.url, tools=tools) as process:
-        yield process
 
 
 def on_terminal(question: str, url: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -11,22 +10,11 @@ from playwright.sync_api import Request, expect
 
 from tests.live.browser import NETWORK, ChatPage, Visitor, texts, wait_until
 from tests.live.cutting_proxy import Fate, cutting_proxy
-from tests.live.servers import PLAIN, Gateway, SimulatorProcess, running_gateway
+from tests.live.servers import PLAIN, Gateway
 
 CALCULATE = 'sim:tool,name=calculate,args={"expression":"6*7"},preamble=1'
 SAYS = "The tool says: 42"
 ways = pytest.mark.parametrize("way", ["fetch", "EventSource"])
-
-
-@pytest.fixture(scope="module")
-def equipped(
-    simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway whose model has a tool."""
-    cwd = tmp_path_factory.mktemp("equipped")
-    tools = "app.llm.builtin:calculate"
-    with running_gateway(cwd, simulator.url, tools=tools) as process:
-        yield process
 
 
 @pytest.fixture

@@ -3,15 +3,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.live.servers import Gateway, SimulatorProcess, running_gateway
-from tests.postgres import Postgres, running_postgres
+from tests.postgres import Postgres
 
 BOTH = ["sqlite", "postgresql"]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=BOTH)
