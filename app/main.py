@@ -24,6 +24,7 @@ from app.configuration import Configuration, configuration_from_environment
 from app.conversations.journal import Journal
 from app.conversations.late import LateStore, Store
 from app.events.memory import MemoryEventLog
+from app.llm.foreign import abandon
 from app.llm.mcp import McpServers
 from app.llm.model import ChatModel
 from app.llm.upstream import UpstreamReader
@@ -95,7 +96,7 @@ def _lifespan(configuration: Configuration) -> Any:
                 stack.push_async_callback(simulator.stop)
                 simulator_url = simulator.url
             toolbox = configuration.toolbox
-            stack.push_async_callback(toolbox.aclose)
+            stack.push_async_callback(abandon)
             store = LateStore(lambda: _store(configuration))
             stack.push_async_callback(store.aclose)
             servers = McpServers(configuration.mcp_servers, toolbox)

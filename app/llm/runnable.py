@@ -5,7 +5,6 @@ handler and filter as in our own loop (``app.llm.listener``). It is asked once: 
 world cannot be taken back, so nothing is tried again.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,6 +24,7 @@ from app.errors import (
 )
 from app.llm.clocks import TurnClocks
 from app.llm.failures import failure_of
+from app.llm.foreign import contained
 from app.llm.listener import Listener
 from app.llm.reply import Reply
 from app.llm.upstream import Begin
@@ -62,15 +62,13 @@ async def run(
     try:
         async with clocks:
             clocks.pause()  # until it asks a model
-            told = await runnable.ainvoke(asked, config={"callbacks": [listener]})
+            told = await contained(
+                runnable.ainvoke(asked, config={"callbacks": [listener]}), "runnable"
+            )
             if listener.bug is None:
                 listener.end(told)
     except GatewayError:
         raise
-    except asyncio.CancelledError:
-        if listener.is_cancelled:
-            raise
-        raise Internal from None  # it cancelled itself
     except Exception as error:
         if listener.bug is None:
             raise _failure(error, listener) from error

@@ -13,12 +13,14 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from pydantic import ValidationError
 
+from app.llm.foreign import ForeignExit, contained
 from app.llm.text import repaired
 from app.llm.tool_threads import ToolThreads
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:  # LangChain's import takes a second, and without tools nobody
 TOOL_TIMEOUT_S = 30.0
 OUTPUT_BYTES = 64 * 1024  # of a result, with the mark that it was cut: 16,000 tokens or so
 MARK_BYTES = 64  # at most
-# How long a cancelled tool may take to clean up. Who waits for the end of a run waits for this.
-CLEANUP_S = 0.2
 SHOWN_MISTAKES = 5  # of a call's arguments, so that the model need not read a list of thousands
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ class Toolbox:
         self._sources: dict[str, dict[str, BaseTool]] = {"": {tool.name: tool for tool in tools}}
         self._schemas: dict[str, dict[str, Any]] = {}
         self._threads = ToolThreads()
-        self._running: set[asyncio.Task[Outcome]] = set()
 
     @property
     def names(self) -> list[str]:
@@ -96,22 +95,14 @@ class Toolbox:
             values = _parsed(arguments)
         except ValueError as error:
             return Outcome(str(error), is_error=True)
-        task = asyncio.create_task(self._run(tool, values, call_id), name=f"tool {name}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
         try:
-            await asyncio.wait({task}, timeout=self._timeout_s)
-            if not task.done():
-                return Outcome(f"timed out after {self._timeout_s:g} s", is_error=True)
-            if task.cancelled():  # by itself
-                return Outcome("the tool failed", is_error=True)
-            return task.result()
-        finally:
-            await _stop({task})
-
-    async def aclose(self) -> None:
-        """Cancels what is left of tools that did not end when they were told to."""
-        await _stop(self._running)
+            async with asyncio.timeout(self._timeout_s):
+                return await contained(self._run(tool, values, call_id), f"tool {name}")
+        except TimeoutError:
+            return Outcome(f"timed out after {self._timeout_s:g} s", is_error=True)
+        except ForeignExit:
+            logger.exception("the tool %s failed", name)
+            return Outcome("the tool failed", is_error=True)
 
     async def _run(self, tool: "BaseTool", values: dict[str, Any], call_id: str) -> Outcome:
         from langchain_core.tools import ToolException
@@ -120,12 +111,15 @@ class Toolbox:
             message = await self._invoke(tool, values, call_id)
             return Outcome(self._cut(_text(message.content)), message.status == "error")
         except ToolException as error:
-            return Outcome(self._cut(str(error) or "the tool failed"), is_error=True)
+            with suppress(Exception):  # of its own making
+                return Outcome(self._cut(str(error) or "the tool failed"), is_error=True)
         except ValidationError as error:
             if error.title == getattr(tool.args_schema, "__name__", None):
                 return Outcome(self._cut(_mistakes(error)), is_error=True)
             logger.exception("the tool %s failed", tool.name)
-        except (Exception, SystemExit):  # nobody's tool ends the gateway
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # nobody's tool ends the gateway
             logger.exception("the tool %s failed", tool.name)
         return Outcome("the tool failed", is_error=True)
 
@@ -213,13 +207,3 @@ def _part(part: Any) -> str:
         text: str = part["text"]
         return text
     return json.dumps(part, ensure_ascii=False, default=str)
-
-
-async def _stop(tasks: set[asyncio.Task[Outcome]]) -> None:
-    running = {task for task in tasks if not task.done()}
-    for task in running:
-        task.cancel()
-    if running:
-        _, left = await asyncio.wait(running, timeout=CLEANUP_S)
-        for task in left:
-            logger.warning("%s goes on, though it was cancelled", task.get_name())

@@ -4,7 +4,9 @@ What happens in them is written to the file ``notes`` there, a line each.
 """
 
 import asyncio
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,32 @@ async def meet(name: str) -> str:
 def fail() -> str:
     """Fails."""
     raise RuntimeError("SECRET-OF-THE-TOOL")
+
+
+@tool
+async def leave() -> str:
+    """Tries to take the gateway along."""
+    sys.exit(3)
+
+
+class Panic(BaseException):
+    """As Rust's panics arrive in Python."""
+
+
+@tool
+def panic() -> str:
+    """Panics."""
+    raise Panic
+
+
+@tool
+async def stay(name: str) -> str:
+    """Takes a minute, whatever it is told."""
+    note(f"{name} began")
+    for _ in range(60):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+    return "over"
 
 
 @tool

@@ -32,7 +32,7 @@ name = "one"
 base_url = "{0}"
 tools = ["calculate"]
 """
-OWN = ["linger", "spawn", "meet", "fail", "huge", "block"]
+OWN = ["linger", "spawn", "meet", "fail", "leave", "panic", "huge", "block"]
 TOOLS = ["app.llm.builtin:calculate", *(f"mytools:{name}" for name in OWN)]
 SUM = ("calculate", {"expression": "6*7"})
 BARE = {"start", "token", "retract", "final", "done"}
@@ -197,6 +197,8 @@ async def test_arguments_that_are_no_json_are_told_to_the_model_which_mends_them
         (("calculate", {"expression": "1/0"}), "division by zero"),
         (("calculate", {"expresion": "1"}), "expression: Field required"),
         (("fail", {}), "the tool failed"),
+        (("leave", {}), "the tool failed"),
+        (("panic", {}), "the tool failed"),
         (("calculate", "[1]"), "not a JSON object"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.live.several import calling, has_ended, lives, messages_of, stopped
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = ("linger", "spawn", "block")
+TOOLS = ("linger", "spawn", "block", "stay")
 
 
 class Armed:
@@ -132,10 +132,11 @@ async def test_a_gateway_that_is_told_to_stop_does_not_wait_for_a_tool(
         async with (
             in_tool(armed, "block", {"seconds": 60}) as (blocking, _),
             in_tool(armed, "spawn", {"name": "a"}) as (spawning, _),
+            in_tool(armed, "stay", {"name": "b"}) as (staying, _),
         ):
-            await until(lambda: armed.notes("a"), "the process")
+            await until(lambda: armed.notes("a") and armed.notes("b"), "the tools")
             gateway.signal(signal.SIGTERM)
-            for stream in (blocking, spawning):
+            for stream in (blocking, spawning, staying):
                 error, done = await stream.rest()
                 assert payload(error)["code"] == "draining"
                 assert payload(done)["status"] == "failed"
