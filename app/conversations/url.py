@@ -12,6 +12,7 @@ _POSTGRESQL = {"postgres", "postgresql", "postgresql+asyncpg"}
 _SQLITE = {"sqlite", "sqlite+aiosqlite"}
 # libpq's name for TLS, which every provider's address has, and asyncpg's for the same values.
 _OPTIONS = {"sslmode": "ssl", "ssl": "ssl", "host": "host", "port": "port"}
+_TLS = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FILE = "gateway.db"
 
 
@@ -59,6 +60,9 @@ def _postgresql(rest: str) -> str:
         raise SettingsError(
             f"GATEWAY_DATABASE_URL takes no option {unknown[0]!r}: only {', '.join(_OPTIONS)}"
         )
+    for name, value in options.items():
+        if _OPTIONS[name] == "ssl" and value not in _TLS:
+            raise SettingsError(f"GATEWAY_DATABASE_URL takes for {name} one of {', '.join(_TLS)}")
     query = urlencode({_OPTIONS[name]: value for name, value in options.items()})
     return f"{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
 

@@ -3,6 +3,8 @@
 The question and what its run did since are always there. Of what came before it, the newest that
 fit into both bounds: a number of messages, and the model's context window by our estimate, with
 room left for its answer. It begins with a question, so that no result stands without its call.
+Where that leaves nothing, as after an answer with many calls, it is the last exchange: its question
+and its answer's text, without all calls and results, if that fits into both bounds.
 """
 
 import json
@@ -55,6 +57,10 @@ def langchain_messages(
         earlier = _trimmed(earlier, newest - 1, len)
         if room is not None:
             earlier = _trimmed(earlier, room, _tokens)
+        if not earlier:
+            earlier = _last_exchange(before)
+            if len(earlier) >= newest or (room is not None and _tokens(earlier) > room):
+                earlier = []
     return earlier + now
 
 
@@ -75,6 +81,17 @@ def _trimmed(messages: list[BaseMessage], bound: int, count: Any) -> list[BaseMe
     return trim_messages(
         messages, max_tokens=bound, token_counter=count, strategy="last", start_on="human"
     )
+
+
+def _last_exchange(before: Sequence[Message]) -> list[BaseMessage]:
+    """Without calls and results. Empty where there was no question."""
+    said: list[BaseMessage] = []
+    for message in before:
+        if message.role == "user":
+            said = [HumanMessage(message.text)]
+        elif message.text:
+            said.append(AIMessage(message.text))
+    return said
 
 
 def _of_message(message: Message) -> list[BaseMessage]:

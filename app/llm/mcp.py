@@ -2,6 +2,7 @@
 
 A tool is named ``<server>_<tool>``, always, so that its name does not depend on which other servers
 are there. While its server is down it is not offered, and a call of it is answered with an error.
+When a server says that its tools changed, they are listed again.
 
 This module is light: MCP's and LangChain's libraries come with the first connection.
 """
@@ -9,7 +10,7 @@ This module is light: MCP's and LangChain's libraries come with the first connec
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from app.llm.toolbox import Toolbox
 START_S = 30.0  # for a server to tell its tools; `npx` and `uvx` may first download it
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0  # between two tries
+RELIST_S = 0.5  # between two lists of a server whose tools change
 STEADY_S = 60.0  # a connection that held so long is soon tried again when it is lost
 
 logger = logging.getLogger(__name__)
@@ -73,14 +75,32 @@ class McpServers:
             async with asyncio.timeout(START_S):
                 await session.initialize()
                 told = await sessions.list_tools(session, name)
-            tools = [tool for tool in told if self._is_of(tool.name, name)]
-            self._toolbox.put(name, tools)
-            self._status[name] = None
-            logger.info("MCP server %s: %d tools", name, len(tools))
             try:
-                await session.run()
+                self._offer(name, told)
+                self._status[name] = None
+                async with asyncio.TaskGroup() as tasks:
+                    following = tasks.create_task(self._follow(sessions, name, session))
+                    await session.run()
+                    following.cancel()
             finally:
                 self._toolbox.put(name, ())
+
+    async def _follow(self, sessions: Any, name: str, session: Any) -> None:
+        """One list at a time, however often the server says that its tools changed."""
+        while True:
+            await session.tools_changed.wait()
+            session.tools_changed.clear()
+            try:
+                async with asyncio.timeout(START_S):
+                    self._offer(name, await sessions.list_tools(session, name))
+            except sessions.McpError:  # or the connection was lost, which ends ``session.run``
+                logger.warning("MCP server %s: it does not list its changed tools", name)
+            await asyncio.sleep(RELIST_S)
+
+    def _offer(self, name: str, told: Iterable[Any]) -> None:
+        tools = [tool for tool in told if self._is_of(tool.name, name)]
+        self._toolbox.put(name, tools)
+        logger.info("MCP server %s: %d tools", name, len(tools))
 
     def _is_of(self, tool: str, server: str) -> bool:
         """Servers ``a`` and ``a_b`` could both have an ``a_b_c``: it is the latter's."""

@@ -24,6 +24,9 @@ from app.settings import SettingsError
 NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # the first half of its tools' names, which have 64
 _STDIO = {"stdio"}
 _HTTP = {"http", "streamable-http", "streamable_http", "streamableHttp"}
+# What httpx and h11 send: RFC 9110's token, and its field-value without obs-text.
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -65,12 +68,13 @@ class _File(Struct):
 def load_mcp_file(path: Path, environ: Mapping[str, str]) -> dict[str, Server]:
     """The servers by name, without disabled ones. Raises ``SettingsError``."""
     try:
-        entries = msgspec.convert(json.loads(path.read_bytes()), _File).servers
+        raw = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        entries = msgspec.convert(raw, _File).servers
     except OSError as error:
         raise _refused(f"{path} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise _refused(f"{path}, line {error.lineno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's, too
         raise _refused(f'{path}: it takes {{"mcpServers": {{…}}}}: {error}') from None
     servers = {}
     for name, entry in entries.items():
@@ -97,11 +101,40 @@ def _server(name: str, raw: Any) -> Server | None:
             f"{kind!r} is not a transport: it takes stdio with a command, http with a url"
         )
     if entry.command is not None:
+        _check_process(entry)
         return StdioServer(entry.command, tuple(entry.args), entry.env or {}, entry.cwd)
     url = entry.url or ""
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ValueError("its url is not an http(s) address")
-    return HttpServer(url, entry.headers or {})
+    headers = entry.headers or {}
+    for header, value in headers.items():
+        if not (_HEADER.fullmatch(header) and _HEADER_VALUE.fullmatch(value)):
+            raise ValueError(f"the header {header!r} takes a name and a value in printable ASCII")
+    return HttpServer(url, headers)
+
+
+def _check_process(entry: _Entry) -> None:
+    env = entry.env or {}
+    for key, texts in {
+        "command": (entry.command or "",),
+        "args": entry.args,
+        "env": (*env, *env.values()),
+        "cwd": (entry.cwd or "",),
+    }.items():
+        if any("\0" in text for text in texts):
+            raise ValueError(f"{key} takes no NUL")
+    if any("=" in name for name in env):
+        raise ValueError("env takes no name with =")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two servers with one name, the first would silently be gone."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"{key!r} stands twice")
+        made[key] = value
+    return made
 
 
 def _expanded(value: Any, environ: Mapping[str, str]) -> Any:

@@ -1,6 +1,7 @@
 """One connection to one MCP server: the process or the address, the session over it, its tools."""
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,10 @@ from mcp.types import (
     CancelledNotificationParams,
     ClientNotification,
     PaginatedRequestParams,
+    ServerNotification,
+    TextContent,
     Tool,
+    ToolListChangedNotification,
 )
 
 from app.llm.mcp_file import Server, StdioServer
@@ -40,11 +44,12 @@ class Session(ClientSession):
     """Calls end when the session ends, and one that is cancelled ends at the server too.
 
     The SDK (1.x) does neither: it would wait for the answer of a dead server, and a server would
-    work on for nobody.
+    work on for nobody. ``tools_changed`` is set when the server says so.
     """
 
     def __init__(self, read: Any, write: Any, drop: Callable[[int], None]) -> None:
         super().__init__(read, write)
+        self.tools_changed = asyncio.Event()
         self._drop = drop
         self._cancelled: asyncio.Queue[int | None] = asyncio.Queue()  # None: the connection is lost
         self._scopes: set[anyio.CancelScope] = set()
@@ -76,7 +81,7 @@ class Session(ClientSession):
             self._scopes.add(scope)
             try:
                 if not self._over:
-                    return await super().call_tool(*args, **kwargs)
+                    return _with_text(await super().call_tool(*args, **kwargs))
             except asyncio.CancelledError:
                 self._cancelled.put_nowait(number)
                 raise
@@ -86,6 +91,11 @@ class Session(ClientSession):
             finally:
                 self._scopes.discard(scope)
         raise ToolException("the connection to the tool's server was lost")
+
+    async def _received_notification(self, notification: ServerNotification) -> None:
+        if isinstance(notification.root, ToolListChangedNotification):
+            self.tools_changed.set()
+        await super()._received_notification(notification)
 
     async def _receive_loop(self) -> None:
         try:
@@ -145,6 +155,15 @@ async def list_tools(session: Session, server: str) -> list[BaseTool]:
         if not cursor:
             break
     return tools
+
+
+def _with_text(result: CallToolResult) -> CallToolResult:
+    """Structured content as JSON too, where no text says the same: models only get text."""
+    has_text = any(isinstance(part, TextContent) and part.text for part in result.content)
+    if result.structuredContent is not None and not has_text:
+        text = json.dumps(result.structuredContent, ensure_ascii=False)
+        result.content.append(TextContent(type="text", text=text))
+    return result
 
 
 def _tool(session: Session, told: Tool, server: str) -> BaseTool:

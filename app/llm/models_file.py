@@ -99,13 +99,22 @@ class Model(_Table):
         None, description="a list of tools' names: [] for none, left out for all"
     )
     timeouts: Timeouts = Field(Timeouts.model_construct(), description="a table")
-    fallbacks: list[Name] = Field([], description="a list of names of other models in this file")
+    fallbacks: list[Name] = Field(
+        [], description="a list of names of other models in this file, each once"
+    )
     done_is_enough: bool = Field(False, description="true or false")
     runnable: str | None = Field(
         None,
         pattern=r"^[\w.]+:[\w.]+$",
         description="a LangChain Runnable as package.module:object",
     )
+
+    @field_validator("fallbacks")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("twice")
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -25,6 +25,8 @@ class TomlFile:
             at = _AT.search(str(error))
             line = int(at[1]) if at and at[1] else self._text.count("\n") + 1
             raise self._error(line, f"not TOML: {_AT.sub('', str(error))}") from None
+        except RecursionError:
+            raise self._error(self._too_deep(), "it takes values less deep in each other") from None
 
     def refused(self, place: Place, expected: str) -> SettingsError:
         """The error about ``place``, or about the innermost table around it that is there."""
@@ -44,6 +46,18 @@ class TomlFile:
             line = raw.count(b"\n", 0, error.start) + 1
             raise self._error(line, "not TOML: it takes UTF-8") from None
 
+    def _too_deep(self) -> int:
+        """The first line with which the file is too deep to be read."""
+        lines = self._text.split("\n")
+        for count in range(1, len(lines)):
+            try:
+                tomllib.loads("\n".join(lines[:count]))
+            except RecursionError:
+                return count
+            except ValueError:  # ends in the middle of a value
+                continue
+        return len(lines)
+
     def _line(self, place: Place) -> int:
         """It begins after the longest beginning of the file that is TOML without it."""
         while not _has(self.data, place):
@@ -53,7 +67,7 @@ class TomlFile:
         for count in range(1, len(lines) + 1):
             try:
                 beginning = tomllib.loads("\n".join(lines[:count]))
-            except ValueError:  # ends in the middle of a value
+            except (ValueError, RecursionError):  # ends in the middle of a value
                 continue
             if _has(beginning, place):
                 break

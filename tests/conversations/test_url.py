@@ -8,6 +8,7 @@ from app.conversations.url import database_url
 from app.settings import Settings, SettingsError
 
 SECRET = "s3cr3t"
+TLS = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def settings(**values: object) -> Settings:
@@ -44,6 +45,7 @@ def test_an_address_of_sqlite_names_a_file(tmp_path: Path, scheme: str) -> None:
         ("postgresql://h:6000/d", "h:6000/d"),
         ("postgresql+asyncpg://u:p%40@[::1]:5432/d", "u:p%40@[::1]:5432/d"),
         ("postgres://u:p@h/d?sslmode=require", "u:p@h/d?ssl=require"),
+        *((f"postgres://h/d?sslmode={mode}", f"h/d?ssl={mode}") for mode in TLS),
         ("postgresql://u@/d?host=/run/postgresql", "u@/d?host=%2Frun%2Fpostgresql"),
     ],
 )
@@ -63,6 +65,9 @@ def test_an_address_of_postgresql_is_given_to_asyncpg(given: str, used: str) -> 
         "postgresql://u:s3cr3t@[::1/d",
         "postgresql://u:s3cr3t@h/d#x",
         "postgresql://u:s3cr3t@h/d?sslmode",
+        "postgresql://u:s3cr3t@h/d?sslmode=requrie",
+        "postgresql://u:s3cr3t@h/d?sslmode=REQUIRE",
+        "postgresql://u:s3cr3t@h/d?ssl=true",
         "postgresql://u:s3cr3t@h/d?target_session_attrs=any",
         "postgresql+psycopg://u:s3cr3t@h/d",
         "sqlite://",

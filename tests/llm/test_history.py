@@ -142,6 +142,10 @@ def test_as_much_is_sent_as_fits(messages: list[Message], newest: int) -> None:
     while messages[0].role != "user":
         del messages[0]
     everything = seen(*messages, newest=10**6)
+    if len(sent) > 1 and everything[-len(sent) :] != sent:  # the last exchange without its calls
+        assert [one.type for one in sent[1:-1]].count("human") == 0
+        assert not any(isinstance(one, AIMessage) and one.tool_calls for one in sent)
+        sent = sent[-1:]
     assert everything[len(everything) - len(sent) :] == sent
     more = len(sent) + 1
     while more <= len(everything) and everything[-more].type != "human":
@@ -167,7 +171,21 @@ def test_the_question_counts_among_the_newest() -> None:
 def test_calls_and_results_count_and_are_never_split() -> None:
     talk = [user("q1"), answer("a1", step("a", "b")), user("q2")]
     assert len(seen(*talk, newest=6)) == 6
-    assert short(seen(*talk, newest=5)) == ["human:q2"]
+    assert short(seen(*talk, newest=5)) == ["human:q1", "ai:a1", "human:q2"]
+    assert short(seen(*talk, newest=2)) == ["human:q2"]
+
+
+def test_an_answer_with_more_calls_than_fit_is_remembered_without_them() -> None:
+    calls = step(*(f"c{number}" for number in range(17)), text="I look.", result="r" * 400)
+    talk = [user("q0"), answer("a0"), user("q1"), answer("a1", calls, calls), user("q2")]
+    remembered = ["human:q1", "ai:a1", "human:q2"]
+    assert short(seen(*talk)) == remembered
+    assert short(seen(*talk, newest=3)) == remembered
+    assert short(seen(*talk, newest=2)) == ["human:q2"]
+    bound = _tokens(seen(*talk))
+    assert short(seen(*talk, newest=100, room=bound)) == remembered
+    assert short(seen(*talk, room=bound - 1)) == ["human:q2"]
+    assert short(seen(*talk[:3], answer("", calls, calls), user("q2"))) == ["human:q1", "human:q2"]
 
 
 def test_an_answer_whose_question_is_out_of_reach_is_left_out() -> None:

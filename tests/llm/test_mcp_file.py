@@ -85,6 +85,22 @@ def test_variables_stand_in_every_text(path: Path) -> None:
         ({"a": {"url": "http://h", "type": "sse"}}, "'sse' is not a transport"),
         ({"a": {"command": "x", "type": "http"}}, "'http' is not a transport"),
         ({"a": {"command": "${NO_SUCH}"}}, "the environment variable NO_SUCH is not set"),
+        ({"a": {"command": "x\0"}}, "server 'a': command takes no NUL"),
+        ({"a": {"command": "x", "args": ["a", "\0"]}}, "args takes no NUL"),
+        ({"a": {"command": "x", "env": {"A": "\0"}}}, "env takes no NUL"),
+        ({"a": {"command": "x", "env": {"A\0": ""}}}, "env takes no NUL"),
+        ({"a": {"command": "x", "env": {"A=B": ""}}}, "env takes no name with ="),
+        ({"a": {"command": "x", "cwd": "/\0"}}, "cwd takes no NUL"),
+        *(
+            ({"a": {"url": "http://h", "headers": headers}}, "in printable ASCII")
+            for headers in (
+                {"X\n": "y"},
+                {"X Y": "y"},
+                {"é": "y"},
+                {"": "y"},
+                *({"X": value} for value in ("y\r\nZ: z", "y\n", "\0", "é", "€", " y", "\x7f")),
+            )
+        ),
         ([], "it takes"),
     ],
 )
@@ -117,3 +133,18 @@ def test_a_file_that_is_none_stops_the_start(path: Path, text: bytes, why: str) 
 def test_a_file_that_is_not_there_stops_the_start(path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         load_mcp_file(path, {})
+
+
+def test_a_name_that_stands_twice_is_told(path: Path) -> None:
+    path.write_text('{"mcpServers": {"a": {"command": "x"}, "a": {"command": "y"}}}')
+    with pytest.raises(SettingsError, match="'a' stands twice"):
+        load_mcp_file(path, {})
+
+
+def test_a_header_that_cannot_be_sent_is_not_shown(path: Path) -> None:
+    entry = {"url": "http://h", "headers": {"Authorization": "Bearer ${KEY}"}}
+    with pytest.raises(SettingsError, match="the header 'Authorization'") as caught:
+        load(path, {"a": entry}, KEY="s3cr3t\n")
+    assert "s3cr3t" not in str(caught.value)
+    for value in ("", "a", "a b\tc"):
+        assert load(path, {"a": {"url": "http://h", "headers": {"X": value}}})

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from app.llm.foreign import abandon
 from app.llm.mcp import McpServers
 from app.llm.mcp_file import HttpServer, Server, StdioServer
 from app.llm.toolbox import Outcome, Toolbox
@@ -18,6 +19,7 @@ from app.llm.toolbox import Outcome, Toolbox
 BOUND_S = 30.0
 LOST = Outcome("the connection to the tool's server was lost", is_error=True)
 SCRIPT = Path(__file__).with_name("desk.py")
+CHANGING = SCRIPT.with_name("changing.py")
 
 
 async def until(is_so: Callable[[], bool], what: str) -> None:
@@ -30,9 +32,10 @@ async def until(is_so: Callable[[], bool], what: str) -> None:
 
 
 class Desk:
-    """What ``desk.py`` noted."""
+    """What ``desk.py`` noted, or another server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, script: Path = SCRIPT) -> None:
+        self._script = script
         self.path = folder / "notes"
         self.path.touch()
 
@@ -62,12 +65,12 @@ class Desk:
         return False
 
     def process(self, **env: str) -> StdioServer:
-        return StdioServer(sys.executable, (str(SCRIPT), str(self.path)), env, None)
+        return StdioServer(sys.executable, (str(self._script), str(self.path)), env, None)
 
 
 class HttpDesk(Desk):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, script: Path = SCRIPT) -> None:
+        super().__init__(folder, script)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -75,7 +78,7 @@ class HttpDesk(Desk):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        command = [sys.executable, str(SCRIPT), str(self.path), str(self._port)]
+        command = [sys.executable, str(self._script), str(self.path), str(self._port)]
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
@@ -122,4 +125,4 @@ async def kept(**servers: Server) -> AsyncIterator[Kept]:
         task.cancel()
         _, left = await asyncio.wait({task}, timeout=BOUND_S)
         assert not left, "McpServers does not end"
-        await it.toolbox.aclose()
+        await abandon()
