@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from urllib.parse import urlsplit
 
 from app.configuration import Configuration, configuration_from_environment
 from app.settings import SettingsError
@@ -75,7 +76,7 @@ def _first_words(configuration: Configuration, port: int) -> str:
     elif default.runnable is not None:
         model += f", which is {default.runnable}"
     else:
-        model += f" at {default.base_url or 'OpenAI'}"
+        model += f" at {_address(default.base_url) if default.base_url else 'OpenAI'}"
     if others := len(configuration.catalogue.names) - 1:
         model += f", and {others} more"
     kept = settings.data_dir if settings.database_url is None else "the database that was named"
@@ -85,6 +86,12 @@ def _first_words(configuration: Configuration, port: int) -> str:
         f"model  {model}\n"
         f"data   conversations in {kept}, runs in memory"
     )
+
+
+def _address(url: str) -> str:
+    """Without user, password and query, which may be secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 if __name__ == "__main__":

@@ -95,12 +95,13 @@ async def rename(
 
 @router.delete("/{conversation_id}", status_code=204)
 async def delete(conversation_id: str, parts: Parts, owner: Caller) -> Response:
-    """With all its messages. An answer that is being made is cancelled first."""
+    """With all its messages. An answer that is being made is cancelled."""
     await parts.supervisor.silence(conversation_id, owner)
     with _refusing():
         await parts.journal.settled(conversation_id)
         if not await parts.store.delete(conversation_id, owner):
             raise NotFound
+    await parts.supervisor.silence(conversation_id, owner)  # what began meanwhile
     return Response(status_code=204)
 
 

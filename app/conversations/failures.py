@@ -22,6 +22,8 @@ _SQLITE = {
 # Classes of SQLSTATE (PostgreSQL, appendix A): connection, authorization, no such database,
 # rolled back for another's sake, resources, lock not available, intervention, the system's own.
 _POSTGRESQL = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006")  # 25006: read-only
+# Somebody took the tables away, and may bring them back. SQLite has no code of its own for that.
+_MISSING = "its tables are missing"
 
 
 def passing(error: BaseException) -> str | None:
@@ -34,8 +36,11 @@ def passing(error: BaseException) -> str | None:
         return None
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
-        return _SQLITE.get(code & 0xFF)
+        is_missing = str(error.orig).startswith("no such table")
+        return _MISSING if is_missing else _SQLITE.get(code & 0xFF)
     state: str | None = getattr(error.orig, "sqlstate", None)
+    if state == "42P01":
+        return _MISSING
     if state is not None:
         return f"SQLSTATE {state}" if state.startswith(_POSTGRESQL) else None
     # asyncpg's own, without a code from the server. Those that are ValueErrors blame an argument.

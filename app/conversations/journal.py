@@ -24,6 +24,9 @@ MIB = 1024 * 1024
 # A question is stored before the model is asked; a database that takes longer must not keep
 # people waiting. Seconds.
 QUESTION_WAIT_S = 2.0
+# An answer is stored before its ending is told, or a gateway that is killed just then would have
+# told of an answer that nobody finds again. Seconds.
+ANSWER_WAIT_S = 0.5
 SETTLE_WAIT_S = 2.0
 # An answer has time: others that end meanwhile share its transaction. A question takes all along.
 LINGER_S = 0.02
@@ -76,15 +79,14 @@ class Journal:
         and then it is tried again later."""
         pending = self._add(write)
         self._hurry.set()
-        if self.trouble is not None:  # known already: nobody else need wait to learn it
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(QUESTION_WAIT_S):
-                while not pending.was_tried:
-                    await self._stepped.wait()
+        await self._until_tried(pending, QUESTION_WAIT_S)
+
+    async def keep_together(self, write: Write) -> None:
+        """For an answer: as ``keep``, but it lingers, and waits for ``ANSWER_WAIT_S``."""
+        await self._until_tried(self._add(write), ANSWER_WAIT_S)
 
     def keep_later(self, write: Write) -> None:
-        """For an answer."""
+        """For what another write follows that is waited for."""
         self._add(write)
 
     async def settled(self, conversation_id: str) -> None:
@@ -172,6 +174,13 @@ class Journal:
         self._in_conversation[pending.conversation_id] += 1
         self._has_work.set()
         return pending
+
+    async def _until_tried(self, pending: Pending, seconds: float) -> None:
+        """At once while there is trouble: nobody else need wait to learn it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not pending.was_tried and self.trouble is None:
+                    await self._stepped.wait()
 
     def _batch(self) -> list[Pending]:
         """The oldest that fit into one transaction, at least one."""

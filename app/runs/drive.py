@@ -88,8 +88,8 @@ class Driver:
                 run.stop(Internal())
                 await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
             ending = transcript.ending(outcome or _outcome(run, call), reply)
-            self.exchanges.keep_answer(exchange, transcript, ending)
             run.is_ending = True
+            await self.exchanges.keep_answer(exchange, transcript, ending)
             async with asyncio.timeout(ENDINGS_WAIT_S):
                 await transcript.end(ending)
         except Exception:

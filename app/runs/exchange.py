@@ -69,10 +69,10 @@ class Exchanges:
         exchange.is_kept = True
         await self.journal.keep(exchange.opening)
 
-    def keep_answer(
+    async def keep_answer(
         self, exchange: Exchange, transcript: Transcript, ending: Sequence[Event]
     ) -> None:
-        """Hand over the answer as far as it came."""
+        """Store the answer as far as it came. Where that fails, it is tried again later."""
         if not exchange.is_kept:  # the run was over before it asked
             self.journal.keep_later(exchange.opening)
         running, done = exchange.opening.messages[-1], ending[-1]
@@ -87,7 +87,7 @@ class Exchanges:
             usage=done.usage,
             model=done.answered_by or running.model,
         )
-        self.journal.keep_later(Write((answer,)))
+        await self.journal.keep_together(Write((answer,)))
 
 
 def _exchange(request: Request, record: RunRecord, branch: list[Message]) -> Exchange:

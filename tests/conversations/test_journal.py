@@ -108,11 +108,24 @@ async def test_answers_that_end_together_share_a_transaction() -> None:
     archive = FakeArchive()
     journal, ended = Journal(archive), [answer(ask()) for _ in range(9)]
     async with running(journal):
-        for write in ended:
-            journal.keep_later(write)
-            await asyncio.sleep(0)
-        await journal.settled(ended[-1].messages[0].conversation_id)
+        async with asyncio.TaskGroup() as tasks:
+            for write in ended:
+                tasks.create_task(journal.keep_together(write))
+                await asyncio.sleep(0)
         assert archive.stored == [ended]
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_stored() -> None:
+    archive, asked = FakeArchive(), ask()
+    archive.gate.clear()
+    journal = Journal(archive)
+    async with running(journal):
+        waiting = asyncio.ensure_future(journal.keep_together(answer(asked)))
+        await archive.tried.wait()
+        waiting.cancel()
+        archive.gate.set()
+        await journal.settled(id_of(asked))
+        assert archive.stored == [[answer(asked)]]
 
 
 async def test_what_comes_during_a_write_is_written_next() -> None:
@@ -142,8 +155,9 @@ async def test_a_question_waits_no_longer_than_for_the_first_failure() -> None:
         assert journal.trouble is None
 
 
-async def test_while_there_is_trouble_no_question_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_there_is_trouble_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUESTION_WAIT_S", 3600)
+    monkeypatch.setattr(module, "ANSWER_WAIT_S", 3600)
     archive = FakeArchive()
     archive.failures = [DOWN]
     journal = Journal(archive)
@@ -151,23 +165,25 @@ async def test_while_there_is_trouble_no_question_waits(monkeypatch: pytest.Monk
         await journal.keep(ask())
         archive.gate.clear()
         await journal.keep(ask())
+        await journal.keep_together(answer(ask()))
         assert journal.trouble
 
 
 async def test_an_archive_that_hangs_keeps_nobody_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUESTION_WAIT_S", 0.01)
-    monkeypatch.setattr(module, "SETTLE_WAIT_S", 0.01)
+    for name in ("QUESTION_WAIT_S", "ANSWER_WAIT_S", "SETTLE_WAIT_S"):
+        monkeypatch.setattr(module, name, 0.01)
     archive, asked = FakeArchive(), ask()
     archive.gate.clear()
     journal = Journal(archive)
     async with running(journal):
         await journal.keep(asked)
+        await journal.keep_together(answer(asked))
         with pytest.raises(Unavailable):
             await journal.settled(id_of(asked))
         archive.gate.set()
         monkeypatch.setattr(module, "SETTLE_WAIT_S", BOUND_S)
         await journal.settled(id_of(asked))
-        assert archive.writes == [asked]
+        assert archive.writes == [asked, answer(asked)]
 
 
 async def test_what_fails_for_a_while_is_stored_in_the_order_in_which_it_came() -> None:

@@ -102,6 +102,22 @@ async def test_on_a_full_disk_writes_wait(tmp_path: Path, monkeypatch: pytest.Mo
         assert await store.find(id_of(asked), "me")
 
 
+async def test_while_its_tables_are_missing_writes_wait(url: str) -> None:
+    async with opened(url) as store, written_by(store) as kept:
+        before, meanwhile = ask(), ask()
+        await store.write([before, answer(before)])
+        async with store._engine.begin() as connection:
+            for table in ("messages", "conversations", "alembic_version"):
+                await connection.exec_driver_sql(f"DROP TABLE {table}")
+        await live(kept, meanwhile)
+        assert kept.trouble == "its tables are missing"
+        with pytest.raises(Unavailable):
+            await store.find(id_of(before), "me")
+        async with opened(url):  # a gateway that starts makes them
+            await kept.settled(id_of(meanwhile))
+        assert await is_whole(store, meanwhile)
+
+
 async def test_a_file_that_cannot_be_opened_or_is_none_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
     (tmp_path / "directory.db").mkdir()

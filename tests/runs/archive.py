@@ -8,12 +8,15 @@ from app.conversations.store import Archive, Unavailable
 
 
 class MemoryArchive:
-    """``is_away``: it refuses everything, as a database that cannot be reached."""
+    """``is_away``: it refuses everything, as a database that cannot be reached. ``gate``: closed,
+    it hangs."""
 
     def __init__(self) -> None:
         self.conversations: dict[str, Conversation] = {}
         self.messages: dict[str, Message] = {}
         self.is_away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def branch(
         self, conversation_id: str, owner: str, leaf_id: str | None, newest: int
@@ -41,6 +44,7 @@ class MemoryArchive:
 
     async def _wait(self) -> None:
         await asyncio.sleep(0)
+        await self.gate.wait()
         if self.is_away:
             raise Unavailable("away")
 

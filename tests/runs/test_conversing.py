@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
+from app.conversations import journal
 from app.errors import ConversationBusy, Draining, NotFound, Overloaded
 from app.events.log import EventLog
 from app.events.memory import MemoryEventLog
 from app.events.model import Done, RunRecord, Token
 from app.llm.turn import Turn
 from app.runs import supervisor
-from tests.runs.fakes import OWNER, FarLog, World, hangs, says
+from tests.runs.fakes import NEVER_S, OWNER, FarLog, World, hangs, released, says
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +70,25 @@ async def test_who_asks_as_soon_as_done_is_told_is_never_refused(log: EventLog) 
         await world.until(run, Done)
         told = world.archive.told(run.conversation_id)
     assert [status for _, _, status in told[:-1]] == ["completed"] * 41
+
+
+async def test_who_asks_while_the_answer_is_stored_waits(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "ANSWER_WAIT_S", NEVER_S)
+    gate = asyncio.Event()
+    async with World(released(gate, "one"), log=log) as world:
+        first = await world.start()
+        await world.until(first, Token)
+        world.archive.gate.clear()
+        gate.set()
+        while not world.journal._waiting:  # noqa: ASYNC110  the answer is handed over untold
+            await asyncio.sleep(0)
+        second = asyncio.ensure_future(world.start(conversation_id=first.conversation_id))
+        await asyncio.wait({second}, timeout=0.05)
+        assert not second.done()
+        world.archive.gate.set()
+        assert await world.told(await second) == ["one", "final stop", "completed"]
 
 
 async def test_an_interruption_stores_the_part_before_it_asks(log: EventLog) -> None:

@@ -1,21 +1,23 @@
 """What a run stores and what its model is told: questions, answers, versions, branches."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from app.conversations import journal
 from app.conversations.journal import Journal
 from app.conversations.model import Message
 from app.errors import NotFound, Overloaded, UpstreamBroken
-from app.events.model import Token
+from app.events.model import Final, Token
 from app.llm.history import langchain_messages
 from app.runs.exchange import Exchange, Exchanges
 from app.runs.request import Request
 from tests.events.making import record
 from tests.llm.making import entry
 from tests.runs.archive import MemoryArchive
-from tests.runs.fakes import World, hangs, says
+from tests.runs.fakes import World, hangs, released, says
 
 pytestmark = pytest.mark.anyio
 
@@ -209,6 +211,33 @@ async def test_an_answer_is_stored_as_far_as_it_came_and_how_it_ended(
         [_, answer] = world.archive.messages.values()
     assert (answer.text, answer.status) == (text, status)
     assert answer.usage is not None
+
+
+async def test_an_answer_is_stored_before_its_ending_is_told() -> None:
+    async with World(says("whole")) as world:
+        run = await world.start(text="why?")
+        await world.until(run, Final)
+        assert world.archive.told(run.conversation_id) == [
+            ("user", "why?", "completed"),
+            ("assistant", "whole", "completed"),
+        ]
+
+
+async def test_an_archive_that_hangs_keeps_no_ending_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "ANSWER_WAIT_S", 0.01)
+    gate = asyncio.Event()
+    async with World(released(gate, "whole")) as world:
+        run = await world.start(text="why?")
+        await world.until(run, Token)
+        world.archive.gate.clear()
+        gate.set()
+        assert await world.told(run) == ["whole", "final stop", "completed"]
+        assert world.archive.told(run.conversation_id)[1] == ("assistant", "", "running")
+        world.archive.gate.set()
+        await world.journal.settled(run.conversation_id)
+        assert world.archive.told(run.conversation_id)[1:] == [("assistant", "whole", "completed")]
 
 
 async def test_a_run_that_was_over_before_it_asked_has_its_question_stored() -> None:

@@ -1,6 +1,10 @@
 """One answer at a time in a conversation: who comes second is refused, or interrupts."""
 
 import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,3 +152,22 @@ async def test_a_question_right_after_a_cancel_is_never_too_early(gateway: Gatew
             await stream.events(3)
             await call(gateway, "DELETE", f"/runs/{await stream.run_id()}")
     assert {message.status for message in (await said(gateway, id_))[3::2]} == {"cancelled"}
+
+
+async def test_what_began_while_its_conversation_was_deleted_is_cancelled(
+    start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    gateway = start_gateway(data_dir=tmp_path)
+    id_ = conversation_of(await ask(gateway, ONCE))
+    await said(gateway, id_)
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the deletion waits, and so nothing is gone yet
+        deleted = asyncio.ensure_future(call(gateway, "DELETE", f"/conversations/{id_}"))
+        await call(gateway, "GET", "/conversations")  # by then it has begun
+        async with chat(gateway.url, STALLS, conversation_id=id_) as stream:
+            assert await started(stream) == id_
+            other.execute("ROLLBACK")
+            assert (await deleted).status_code == 204
+            assert await ending(stream) == ["done", "cancelled"]
+    gone = await call(gateway, "GET", f"/conversations/{id_}")
+    assert_problem(gone, 404, "not_found")

@@ -71,6 +71,23 @@ async def test_a_gateway_that_was_killed_leaves_the_question_and_a_failed_answer
             assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+async def test_an_answer_whose_end_was_told_outlives_its_gateway(
+    start_gateway: Start, tmp_path: Path
+) -> None:
+    ids = []
+    for _ in range(5):
+        gateway = await asyncio.to_thread(start_gateway, data_dir=tmp_path)
+        async with chat(gateway.url, "sim:tokens,n=3") as stream:
+            ids.append(await started(stream))
+            while (await stream.events(1))[0].event != "done":
+                pass
+            gateway.signal(signal.SIGKILL)
+            await asyncio.to_thread(gateway.wait)
+    gateway = await asyncio.to_thread(start_gateway, data_dir=tmp_path)
+    for id_ in ids:
+        assert (await said(gateway, id_))[1:] == [Said("assistant", "tok0 tok1 tok2 ")]
+
+
 async def test_a_gateway_that_is_told_to_end_stores_the_part(
     start_gateway: Start, tmp_path: Path
 ) -> None:
