@@ -89,7 +89,10 @@ class Driver:
                 await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
             ending = transcript.ending(outcome or _outcome(run, call), reply)
             run.is_ending = True
-            await self.exchanges.keep_answer(exchange, transcript, ending)
+            try:
+                await self.exchanges.keep_answer(exchange, transcript, ending)
+            except Exception:  # readers get their ending all the same
+                logger.exception("the answer of run %s is not stored", run.record.run_id)
             async with asyncio.timeout(ENDINGS_WAIT_S):
                 await transcript.end(ending)
         except Exception:

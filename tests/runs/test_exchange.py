@@ -263,3 +263,15 @@ async def test_where_too_much_waits_to_be_stored_no_run_begins() -> None:
         world.archive.is_away = False
         await world.journal.settled(run.conversation_id)
         await world.told(await world.start())
+
+
+async def test_a_bug_in_storing_an_answer_takes_nobodys_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_: object) -> None:
+        raise TypeError("a bug")
+
+    async with World(says("whole")) as world:
+        monkeypatch.setattr(world.supervisor._exchanges, "keep_answer", broken)
+        run = await world.start()
+        assert await world.told(run) == ["whole", "final stop", "completed"]
