@@ -13,6 +13,7 @@ GatewayError
 ├── BusyError                  right, but not now: ``Retry-After``
 │   ├── ConversationBusy       409
 │   ├── Overloaded             503
+│   ├── StoreAway              503, Redis cannot be reached
 │   └── Draining               503, and in a stream that shutdown cut short
 ├── UpstreamError              the model's server failed; in a stream only
 │   ├── UpstreamUnavailable
@@ -26,6 +27,7 @@ GatewayError
     ├── RunTimeout
     ├── TooManyIterations
     ├── AnswerTooLarge
+    ├── WorkerLost             the process that made the answer is gone
     └── Internal
 
 Before the first byte an error becomes an HTTP status (RFC 9457 body), after it an ``error``
@@ -112,6 +114,12 @@ class Overloaded(BusyError):
     retry_after_s = 2
 
 
+class StoreAway(BusyError):
+    code = "overloaded"
+    message = "The store that this gateway shares with others cannot be reached at the moment."
+    retry_after_s = 5
+
+
 class Draining(BusyError):
     code = "draining"
     message = "The gateway is shutting down."
@@ -174,6 +182,11 @@ class TooManyIterations(RunError):
 class AnswerTooLarge(RunError):
     code = "answer_too_large"
     message = "The answer grew larger than a run may hold."
+
+
+class WorkerLost(RunError):
+    code, retryable = "worker_lost", True
+    message = "The gateway process that made this answer is gone."
 
 
 class Internal(RunError):

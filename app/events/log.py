@@ -13,6 +13,10 @@ class LogGone(Exception):
     """The log was dropped under a reader: expired, or evicted to make room."""
 
 
+class Fenced(Exception):
+    """Another worker has written the ending, because this one was thought dead. It stands."""
+
+
 class Reader(Protocol):
     """A cursor into one run's log. Holds nothing that the writer would wait for."""
 
@@ -40,7 +44,9 @@ class EventLog(Protocol):
         """
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
-        """Store events under the next numbers, 1 first, without gaps. All or none."""
+        """Store events under the next numbers, 1 first, without gaps. All or none.
+
+        Raises ``Fenced``."""
 
     async def find(self, run_id: str) -> Snapshot | None:
         """The run as it stands; None if unknown or expired."""

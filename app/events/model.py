@@ -145,7 +145,8 @@ class RunRecord(Struct, frozen=True, gc=False):
     """Who asked for a run and how; known from its first moment, never changed.
 
     ``created_at``: Unix seconds. ``fingerprint``: of the body, as parsed; empty without a key.
-    ``grace_s``: seconds that the run outlives its last reader, None: for ever.
+    ``grace_s``: seconds that the run outlives its last reader, None: for ever. ``answer_id``: of
+    the message that the answer becomes.
     """
 
     run_id: str
@@ -158,15 +159,18 @@ class RunRecord(Struct, frozen=True, gc=False):
     grace_s: float | None
     idempotency_key: str | None
     fingerprint: str
+    answer_id: str
 
 
 class Snapshot(Struct, frozen=True, gc=False):
-    """A run as it stands: its record, its last number, and how it ended if it has."""
+    """A run as it stands: its record, its last number, and how it ended if it has. ``lags``: its
+    readers elsewhere may have seen more than this, so a cursor past ``last_seq`` may be good."""
 
     record: RunRecord
     last_seq: int
     error: Error | None
     done: Done | None
+    lags: bool = False
 
     @property
     def status(self) -> Status:

@@ -117,7 +117,7 @@ def _exchange(request: Request, record: RunRecord, branch: list[Message]) -> Exc
         branch.append(question)
         questions = (question,)
     answer = Message(
-        id=secrets.token_urlsafe(16),
+        id=record.answer_id,
         conversation_id=record.conversation_id,
         parent_id=branch[-1].id,
         role="assistant",

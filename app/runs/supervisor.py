@@ -91,6 +91,7 @@ class Supervisor:
             grace_s=request.grace_s,
             idempotency_key=request.idempotency_key,
             fingerprint=request.fingerprint,
+            answer_id=secrets.token_urlsafe(16),
         )
         run = self._runs[record.run_id] = Run(record)
         self._talking[owner, record.conversation_id] = run

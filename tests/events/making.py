@@ -26,6 +26,7 @@ def record(
         grace_s=grace_s,
         idempotency_key=key,
         fingerprint=fingerprint,
+        answer_id=secrets.token_urlsafe(16),
     )
 
 

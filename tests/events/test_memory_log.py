@@ -6,8 +6,9 @@ import pytest
 
 from app.errors import Overloaded
 from app.events.log import EventLog, LogGone
-from app.events.memory import LOG_BYTES, MemoryEventLog, MemoryReader
+from app.events.memory import MemoryEventLog
 from app.events.model import Done, RunRecord, Token
+from app.events.runlog import LOG_BYTES, LogReader
 from tests.events.event_log_contract import EventLogContract
 from tests.events.making import done, read_to_end, record, start
 
@@ -150,11 +151,11 @@ async def test_silence_is_told_though_its_timer_fired_just_when_the_reader_was_w
     log, run = MemoryEventLog(memory_bytes=MIB, retention_s=60), record()
     await log.open(run)
     reader = log.read(run.run_id, 0)
-    assert isinstance(reader, MemoryReader)
+    assert isinstance(reader, LogReader)
     async with asyncio.timeout(BOUND_S):
         reading = asyncio.ensure_future(reader.read(0.05))
         await asyncio.sleep(0)
-        log._logs[run.run_id].waiters.wake()  # for nothing, as a wave may
+        log._logs._logs[run.run_id].waiters.wake()  # for nothing, as a wave may
         assert reader._timer
         reader._timer.cancel()
         reader._silent()  # the timer, in the same pass

@@ -1,0 +1,184 @@
+"""One run's entries in the memory of this process, and its readers, each only a cursor."""
+
+import asyncio
+import sys
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from app.events.log import BATCH_BYTES, LogGone, Reader
+from app.events.model import (
+    Done,
+    Draft,
+    Entry,
+    Error,
+    Event,
+    Final,
+    Reasoning,
+    Retract,
+    RunRecord,
+    Snapshot,
+    Token,
+    ToolCall,
+    ToolResult,
+)
+from app.events.waiting import Waiters
+from app.wire.native import encode
+
+# With its frame and its text, what one entry takes on CPython 3.11: objects' headers and a list
+# slot, measured.
+ENTRY_BYTES = 136
+# And of one log: record, lists, dictionary slots.
+LOG_BYTES = 2048
+_TEXTS = (Token, Reasoning, Draft, Retract, Final)
+
+
+class RunLog:
+    """``gone``: dropped; who reads it gets the rest, and then ``LogGone``. ``bytes``: of memory."""
+
+    __slots__ = ("_jump", "bytes", "entries", "error", "gone", "record", "waiters")
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.entries: list[Entry] = []
+        self.error: Error | None = None
+        self.bytes = LOG_BYTES
+        self.gone = False
+        self.waiters = Waiters()
+        self._jump: int | None = None
+
+    @property
+    def last_seq(self) -> int:
+        return self.entries[-1].seq if self.entries else 0
+
+    @property
+    def done(self) -> Done | None:
+        last = self.entries[-1].event if self.entries else None
+        return last if isinstance(last, Done) else None
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.record, self.last_seq, self.error, self.done)
+
+    def number(self, events: Sequence[Event], first: int | None = None) -> list[Entry]:
+        """Entries under the next numbers, or from ``first`` on. Nothing is stored."""
+        run_id = self.record.run_id
+        first = self.last_seq + 1 if first is None else first
+        return [
+            Entry(seq, event, encode(run_id, seq, event)) for seq, event in enumerate(events, first)
+        ]
+
+    def extend(self, entries: Sequence[Entry]) -> int:
+        """Store them, wake who waits; the bytes that it takes.
+
+        Numbers follow each other; only those of the ending that another worker wrote may jump.
+        """
+        size = 0
+        for entry in entries:
+            event = entry.event
+            size += len(entry.frame) + ENTRY_BYTES
+            if isinstance(event, _TEXTS):
+                size += sys.getsizeof(event.text)
+            elif isinstance(event, ToolCall | ToolResult):
+                size += sum(map(sys.getsizeof, structs.astuple(event)))
+            elif isinstance(event, Error):
+                self.error = event
+        if entries and entries[0].seq != self.last_seq + 1:
+            self._jump = len(self.entries)
+        self.entries += entries
+        self.bytes += size
+        self.waiters.wake()
+        return size
+
+    def drop(self) -> None:
+        self.gone = True  # a reader that is under way still gets the rest: it is cut if it freezes
+        self.waiters.wake()
+
+    def index(self, after: int) -> int:
+        """Where the entry behind number ``after`` stands, or will stand."""
+        if self._jump is None or after <= self._jump:
+            return after
+        return bisect_right(self.entries, after, key=lambda entry: entry.seq)
+
+
+class LogReader:
+    """Waits on a future of its own that the next append resolves.
+
+    The silence timer is armed once and looks at its deadline when it fires, so that a token costs
+    no timer.
+    """
+
+    __slots__ = ("_after", "_deadline", "_future", "_log", "_loop", "_timer")
+
+    def __init__(self, log: RunLog, after: int) -> None:
+        self._log = log
+        self._after = after
+        # Kept, because get_running_loop() asks the kernel for our process id each time (3.11).
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+
+    async def read(self, silence_s: float) -> Sequence[Entry]:
+        log, entries = self._log, self._log.entries
+        if log.index(self._after) >= len(entries) and not log.gone:
+            await self._wait(silence_s)
+        first = last = log.index(self._after)
+        if log.gone and first >= len(entries):
+            raise LogGone
+        size = 0
+        while last < len(entries) and size < BATCH_BYTES:
+            size += len(entries[last].frame)
+            last += 1
+        if size >= BATCH_BYTES:
+            await asyncio.sleep(0)  # a long replay lets the others have their turn
+        if last > first:
+            self._after = entries[last - 1].seq
+            if type(entries[last - 1].event) is Done:
+                self._disarm()
+        return entries[first:last]
+
+    async def _wait(self, silence_s: float) -> None:
+        self._deadline = self._loop.time() + silence_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._arm()
+        log = self._log
+        # May be woken for what was read already.
+        while log.index(self._after) >= len(log.entries) and not log.gone:
+            future = self._future = log.waiters.add()
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._disarm()
+                raise
+            finally:
+                self._future = None
+                log.waiters.discard(future)
+            if self._loop.time() >= self._deadline:
+                return
+            if self._timer is None:  # it fired while we were about to be woken
+                self._arm()
+
+    def close(self) -> None:
+        self._disarm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._timer = self._loop.call_at(self._deadline, self._silent)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _silent(self) -> None:
+        self._timer = None
+        if self._future is None or self._future.done():
+            return  # nobody waits: the next wait arms it again
+        if self._loop.time() < self._deadline:
+            self._arm()
+        else:
+            self._future.set_result(None)
+
+
+_: type[Reader] = LogReader  # the type checker proves the promise is kept
