@@ -11,13 +11,17 @@ import sys
 from urllib.parse import urlsplit
 
 from app.configuration import Configuration, configuration_from_environment
-from app.settings import SettingsError
+from app.listening import CannotListen, listen_together
+from app.settings import Settings, SettingsError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("serve", help="start the gateway (default); settings: environment, .env")
+    server = commands.add_parser(
+        "serve", help="start the gateway (default); settings: environment, .env"
+    )
+    server.add_argument("--as-worker", help=argparse.SUPPRESS)  # app/worker.py says it
     chat = commands.add_parser("chat", help="ask a running gateway and stream its answer")
     chat.add_argument("text")
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="of the gateway")
@@ -28,31 +32,41 @@ def main() -> int:
         from app.client import run
 
         return run(arguments.text, arguments.url, arguments.model, arguments.conversation)
-    return serve()
+    return serve(getattr(arguments, "as_worker", None))
 
 
-def serve() -> int:
+def serve(inherited: str | None) -> int:
+    """``inherited``: a worker's descriptors. Answers the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):  # until the server hears them
         signal.signal(number, lambda *_: os._exit(0))
+    if inherited is not None:  # it is for our parent, though a terminal sends it to us as well
+        signal.signal(signal.SIGHUP, lambda *_: None)
     try:
         configuration = configuration_from_environment()
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     settings = configuration.settings
-    from app import server
-    from app.main import create_app
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("uvicorn.error", "httpx", "httpx2", "openai", "mcp", "alembic.runtime.plugins"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _log(settings)
     try:
-        server.serve(
-            create_app(configuration),
-            settings,
-            lambda port: print(_first_words(configuration, port), flush=True),
-        )
-    except server.CannotListen as error:
+        if settings.workers > 1 and inherited is None:
+            return _supervise(configuration)
+        from app.main import create_app
+
+        app = create_app(configuration)
+        if inherited is not None:
+            from app.worker_server import serve_as_worker
+
+            serve_as_worker(app, settings, inherited)
+        else:
+            from app import server
+
+            server.serve(
+                app,
+                settings,
+                lambda port: print(_first_words(configuration, port), flush=True),
+            )
+    except CannotListen as error:
         print(
             f"gateway: cannot listen on {settings.host}:{settings.port}: {error}; "
             "set another GATEWAY_PORT or GATEWAY_HOST",
@@ -60,6 +74,29 @@ def serve() -> int:
         )
         return 1
     return 0
+
+
+def _supervise(configuration: Configuration) -> int:
+    """Raises ``CannotListen``."""
+    from app.workers import supervise
+
+    settings = configuration.settings
+    listeners = listen_together(settings.host, settings.port, settings.workers)
+    port = listeners[0].getsockname()[1]
+    return supervise(
+        listeners,
+        settings.drain_seconds,
+        lambda: print(_first_words(configuration, port), flush=True),
+    )
+
+
+def _log(settings: Settings) -> None:
+    who = "%(process)d " if settings.workers > 1 else ""
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s {who}%(levelname)s %(name)s %(message)s"
+    )
+    for chatty in ("uvicorn.error", "httpx", "httpx2", "openai", "mcp", "alembic.runtime.plugins"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _first_words(configuration: Configuration, port: int) -> str:
@@ -79,12 +116,13 @@ def _first_words(configuration: Configuration, port: int) -> str:
         model += f" at {_address(default.base_url) if default.base_url else 'OpenAI'}"
     if others := len(configuration.catalogue.names) - 1:
         model += f", and {others} more"
+    runs = "in memory" if settings.redis_url is None else "in Redis"
     kept = settings.data_dir if settings.database_url is None else "the database that was named"
     return (
         f"page   {url}/\n"
         f"try    curl -N '{url}/chat?text=Hello'\n"
         f"model  {model}\n"
-        f"data   conversations in {kept}, runs in memory"
+        f"data   conversations in {kept}, runs {runs}"
     )
 
 

@@ -45,6 +45,8 @@ def configuration(environ: Mapping[str, str]) -> Configuration:
         toolbox = Toolbox(load_tools(settings.tools))
     if settings.models_file is not None:
         _check_models(settings.models_file, catalogue, toolbox, servers)
+    if settings.redis_url is not None and (wrong := _wrong_with_redis(settings.redis_url)):
+        raise SettingsError(f"GATEWAY_REDIS_URL is not possible as it is: {wrong}")
     return Configuration(settings, catalogue, toolbox, servers, database_url(settings))
 
 
@@ -78,4 +80,14 @@ def _wrong_with_runnable(where: str) -> str | None:
         load_runnable(where)
     except SettingsError as error:
         return f"takes a LangChain Runnable: {error}"
+    return None
+
+
+def _wrong_with_redis(url: str) -> str | None:
+    from app.events.redis_wire import Address
+
+    try:
+        Address(url)
+    except ValueError as error:
+        return str(error)
     return None

@@ -6,9 +6,9 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from importlib import import_module
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -30,8 +30,12 @@ from app.llm.model import ChatModel
 from app.llm.upstream import UpstreamReader
 from app.runs.drive import Driver
 from app.runs.exchange import Exchanges
+from app.runs.neighbours import Alone
 from app.runs.supervisor import Supervisor
-from app.settings import SettingsError
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.sharing import Sharing
 
 # LangChain's import holds the interpreter for a second; the port opens first. Seconds.
 LOAD_AFTER_S = 0.02
@@ -100,7 +104,8 @@ def _lifespan(configuration: Configuration) -> Any:
             store = LateStore(lambda: _store(configuration))
             stack.push_async_callback(store.aclose)
             servers = McpServers(configuration.mcp_servers, toolbox)
-            gateway = _gateway(configuration, tasks, simulator_url, store, servers)
+            sharing = _sharing(configuration.settings)
+            gateway = _gateway(configuration, tasks, simulator_url, store, servers, sharing)
             stack.push_async_callback(gateway.model.aclose)
             background = [
                 tasks.create_task(_load(gateway.model, store), name="load the libraries"),
@@ -109,8 +114,9 @@ def _lifespan(configuration: Configuration) -> Any:
             if configuration.mcp_servers:
                 background.append(tasks.create_task(servers.run(), name="MCP servers"))
             writer = tasks.create_task(gateway.journal.run(), name="write conversations")
-            yield {"gateway": gateway}
-            await gateway.supervisor.drain(0)
+            async with sharing.running(tasks, gateway.journal) if sharing else nullcontext():
+                yield {"gateway": gateway}
+                await gateway.supervisor.drain(0)
             writer.cancel()
             await asyncio.wait({writer})
             await gateway.journal.drain(LAST_WRITES_S)
@@ -126,6 +132,7 @@ def _gateway(
     simulator_url: str | None,
     store: LateStore,
     servers: McpServers,
+    sharing: "Sharing | None",
 ) -> Gateway:
     settings = configuration.settings
 
@@ -135,9 +142,7 @@ def _gateway(
         )
         return reader
 
-    log = MemoryEventLog(
-        memory_bytes=settings.log_memory_bytes, retention_s=settings.run_retention_seconds
-    )
+    log = sharing.log if sharing else _memory_log(settings)
     model = ChatModel(
         build_reader,
         configuration.catalogue,
@@ -155,7 +160,12 @@ def _gateway(
         max_answer_bytes=settings.max_answer_bytes,
         heartbeat_s=settings.heartbeat_seconds,
     )
-    supervisor = Supervisor(driver, max_runs=settings.max_runs, max_readers=settings.max_readers)
+    supervisor = Supervisor(
+        driver,
+        max_runs=settings.max_runs,
+        max_readers=settings.max_readers,
+        neighbours=sharing.neighbours if sharing else Alone(),
+    )
     return Gateway(
         settings=settings,
         log=log,
@@ -166,6 +176,21 @@ def _gateway(
         journal=journal,
         toolbox=configuration.toolbox,
         tool_servers=servers,
+        store_name="Redis" if sharing else "in memory",
+        store_trouble=sharing.trouble if sharing else lambda: None,
+    )
+
+
+def _sharing(settings: Settings) -> "Sharing | None":
+    if settings.redis_url is None:
+        return None
+    sharing: Sharing = import_module("app.sharing").Sharing(settings.redis_url, settings)
+    return sharing
+
+
+def _memory_log(settings: Settings) -> MemoryEventLog:
+    return MemoryEventLog(
+        memory_bytes=settings.log_memory_bytes, retention_s=settings.run_retention_seconds
     )
 
 

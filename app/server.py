@@ -8,13 +8,12 @@ import asyncio
 import fcntl
 import json
 import logging
-import resource
 import secrets
 import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
 from types import FrameType
@@ -26,13 +25,11 @@ from sse_starlette.sse import AppStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.deps import Gateway
+from app.listening import listen, raise_file_limit
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048  # connections that the kernel accepts for us while we are busy
-# Kernel memory for each connection; Linux doubles it. Without it a frozen reader fills megabytes.
-SEND_BUFFER_BYTES = 64 * 1024
 # A reader that takes no bytes for this long is cut: contract section 5.
 FROZEN_S = 30.0
 LOOK_TICKS = 25  # of 0.1 s between two looks at all connections; a look takes 2 µs each
@@ -48,10 +45,6 @@ _REFUSALS = {
 
 
 Announce = Callable[[int], None]
-
-
-class CannotListen(Exception):
-    """The text says why."""
 
 
 class Connection(HttpToolsProtocol):
@@ -161,10 +154,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens only now, when signals are heard. Raises ``CannotListen``."""
-        try:
-            listener = listen(self.config.host, self.config.port)
-        except (OSError, UnicodeError) as error:
-            raise CannotListen(str(error)) from error
+        listener = listen(self.config.host, self.config.port)
         await super().startup(sockets=[*(sockets or ()), listener])
         self._announce(listener.getsockname()[1])
 
@@ -180,15 +170,23 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
         """Not uvicorn's, which notes the signal and raises it again at the end."""
         if self._loop is None or self._told_to_exit:
-            self.should_exit = self.force_exit = True
+            self.end_now()
         else:
             self._told_to_exit = True
-            self._loop.call_soon_threadsafe(self._begin_drain)
+            self._loop.call_soon_threadsafe(self.told_to_end)
 
-    def _begin_drain(self) -> None:
-        self._drained = asyncio.ensure_future(self._drain())
+    def end_now(self) -> None:
+        self.should_exit = self.force_exit = True
 
-    async def _drain(self) -> None:
+    def told_to_end(self) -> None:
+        self.begin_drain(self.drain)
+
+    def begin_drain(self, drain: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Once: what comes later is ignored."""
+        if self._drained is None:
+            self._drained = asyncio.ensure_future(drain())
+
+    async def drain(self) -> None:
         if self.started:
             logger.info("draining for up to %g s; a second signal ends at once", self._drain_s)
             gateway: Gateway = self.lifespan.state["gateway"]
@@ -196,41 +194,23 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose options every connection inherits. Raises ``OSError``."""
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, proto)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.bind(address)
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def raise_file_limit() -> None:
-    """Each reader and each upstream call is a file; many systems begin with a soft limit of 1024
-    and let a process raise its own (setrlimit(2))."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def serve(app: FastAPI, settings: Settings, announce: Announce) -> None:
     """Returns when the server has ended. ``announce`` gets the port once it is open.
 
     Raises ``CannotListen``.
     """
+    Server(prepare(app, settings), settings.drain_seconds, announce).run()
+
+
+def prepare(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """What a server runs with; prepares the process for it."""
     raise_file_limit()
     # Ours is the drain; the library's cuts bodies.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
     options: dict[str, Any] = {"proxy_headers": False}
     if settings.trusted_proxies:
         options = {"proxy_headers": True, "forwarded_allow_ips": list(settings.trusted_proxies)}
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -245,4 +225,3 @@ def serve(app: FastAPI, settings: Settings, announce: Announce) -> None:
         timeout_graceful_shutdown=CLOSE_S,
         **options,
     )
-    Server(config, settings.drain_seconds, announce).run()

@@ -34,7 +34,6 @@ _HOST = r"[\w.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?|\*"
 _OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 NOT_BUILT = frozenset(
     {
-        "GATEWAY_REDIS_URL",
         "GATEWAY_API_KEYS_FILE",
         "GATEWAY_JWKS_URL",
         "GATEWAY_JWT_PUBLIC_KEY_FILE",
@@ -95,7 +94,9 @@ class Settings(BaseModel):
     port: int = Field(
         8000, ge=0, le=65_535, description="a TCP port from 0 (any free one) to 65535"
     )
-    workers: int = Field(1, ge=1, le=1, description="1 (more need Redis, which is not built yet)")
+    workers: int = Field(
+        1, ge=1, le=256, description="a whole number of processes from 1; more than 1 need Redis"
+    )
     allow_anonymous: bool = Field(
         False, description="true or false: an open gateway on another address than loopback"
     )
@@ -119,6 +120,11 @@ class Settings(BaseModel):
         None,
         repr=False,
         description="postgresql://user:password@host/database, or sqlite:///path",
+    )
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="redis://, rediss:// or unix:// address; ?prefix= sets the names of its keys",
     )
     upstream_reader: str = Field(
         "lean", pattern="^(lean|langchain)$", description="lean or langchain"
@@ -238,6 +244,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise SettingsError(
             f"GATEWAY_HOST={settings.host} would let strangers in, because no keys guard this "
             "gateway: it takes a loopback address, or set GATEWAY_ALLOW_ANONYMOUS=true"
+        )
+    if settings.workers > 1 and settings.redis_url is None:
+        raise SettingsError(
+            f"GATEWAY_WORKERS={settings.workers} needs GATEWAY_REDIS_URL: without Redis one worker "
+            "knows nothing of the runs of another"
         )
     return settings
 

@@ -56,7 +56,7 @@ export class GatewayError extends Error {
    * @param {string} [more.detail] the server's own words
    * @param {number} [more.retryAfterMs] what the server asked to wait
    * @param {boolean} [more.retryable] trying the same again can help
-   * @param {boolean} [more.idle] it is certain that no run is alive
+   * @param {boolean} [more.idle] no run is alive, unless an earlier request began one
    * @param {unknown} [more.cause]
    */
   constructor(code, { status, detail, retryAfterMs, retryable = false, idle = false, cause } = {}) {
@@ -82,6 +82,9 @@ export function decode({ event, data }) {
     throw new GatewayError("bad_stream", { cause });
   }
 }
+
+/** The run's id in an id `<run_id>.<seq>`. @param {string} id */
+export const runOf = (id) => id.slice(0, Math.max(0, id.lastIndexOf(".")));
 
 /**
  * The number in an id `<run_id>.<seq>`; NaN for any other id.

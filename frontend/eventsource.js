@@ -9,8 +9,8 @@
  * @module
  */
 import { GatewayError } from "./events.js";
-import { GRACE_SECONDS } from "./gateway.js";
 import { newKey } from "./link.js";
+import { GRACE_SECONDS } from "./question.js";
 
 /** The gateway's server reads no longer address; with room for what a proxy adds. */
 const MAX_URL_LENGTH = 60_000;

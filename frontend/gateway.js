@@ -6,21 +6,20 @@
  * a reader that asks again with the last id it saw gets exactly the rest. Before the first id the
  * `Idempotency-Key` does the same for the POST: repeating it joins the run that it started.
  *
- * A run that failed before its model said or did anything is asked for again. Its question is in
- * the conversation by then, so what is asked for is another answer to it, not the question anew.
+ * A run that failed before its model said or did anything is asked for again (`question.js`), and
+ * so is one that is gone.
  *
  * @module
  */
-import { decode, GatewayError, seqOf } from "./events.js";
-import { connect, newKey } from "./link.js";
+import { decode, GatewayError, runOf, seqOf } from "./events.js";
+import { connect } from "./link.js";
 import { backoff, patient, sleep } from "./pace.js";
+import { Question } from "./question.js";
 import { SseParser } from "./sse.js";
 /** @import { RunEvent, ServerEvent, Status } from "./events.js" */
 
-/** How long a run lives on without a reader (s): time for a tunnel or a change of network. */
-export const GRACE_SECONDS = 60;
-/** How often a run that failed before it began is asked for again. */
-const MAX_REPEATS = 2;
+/** The ending of a run whose server went down has the next multiple of this as its number. */
+const LEAP = 1_000_000;
 /** Silence that means a dead connection: three heartbeats (ms), by default until `start` tells. */
 const silenceOf = (heartbeatMs = 10_000) => 3 * heartbeatMs;
 /** The server answers a stop within 10 s (contract, section 6); some more for the network (ms). */
@@ -28,18 +27,17 @@ const STOP_MS = 15_000;
 
 export class Run {
   #base;
-  #path = "chat";
-  #body;
-  #key = newKey();
+  #question;
   #id = "";
-  #conversationId = "";
+  #conversationId;
   #cursor = "";
   #firstDelayMs;
   #stopMs;
   #silenceMs = silenceOf();
   #hasBegun = false; // the model said something, or called a tool, which may have done something
   #failure = ""; // the code of an error that is not shown, because the question is asked again
-  #repeats = 0;
+  #mayLive = false; // a request was taken, or its answer got lost
+  #showsTools = false; // what came before the ending is asked for, hidden or not
   /** The ending, once it is known, should `done` get lost. @type {Status | null} */
   #ended = null;
   #stopping = new AbortController();
@@ -62,9 +60,8 @@ export class Run {
     this.#base = base;
     this.#firstDelayMs = firstDelayMs;
     this.#stopMs = stopMs;
-    const conversation_id = conversationId ?? undefined; // JSON leaves it out
-    // Kept as sent: the same key with another body is refused.
-    this.#body = JSON.stringify({ text, grace_seconds: GRACE_SECONDS, conversation_id });
+    this.#conversationId = conversationId ?? "";
+    this.#question = new Question(base, text, this.#conversationId);
   }
 
   /**
@@ -129,14 +126,15 @@ export class Run {
    */
   async *#wait(reason, attempt, signal) {
     const stopping = this.#stopping.signal;
-    if (!stopping.aborted || !reason.idle) {
+    this.#mayLive ||= !reason.idle;
+    if (!stopping.aborted || this.#mayLive) {
       const delayMs = reason.retryAfterMs ?? backoff(attempt, this.#firstDelayMs);
       if (!reason.retryable || !patient(attempt, delayMs)) throw reason;
       const hurry = stopping.aborted ? undefined : stopping; // a stop ends one wait, not each
       yield { type: "wait", code: reason.code, delayMs };
       await sleep(delayMs, signal, hurry);
     }
-    if (stopping.aborted && reason.idle) this.#ended = "cancelled"; // there is nothing to stop
+    if (stopping.aborted && !this.#mayLive) this.#ended = "cancelled"; // there is nothing to stop
   }
 
   /**
@@ -147,30 +145,64 @@ export class Run {
   async *#events(signal) {
     const parser = new SseParser();
     const link = { signal, parser, silenceMs: () => this.#silenceMs };
-    for await (const frame of connect(...this.#request(), link)) {
-      if (frame === "open") {
-        yield { type: "open" };
-        continue;
+    const request = await this.#request(signal);
+    let unsure = false;
+    try {
+      for await (const frame of connect(...request, link)) {
+        if (frame === "open") {
+          yield { type: "open" };
+          continue;
+        }
+        const event = decode(frame);
+        // An ending may come without an id (contract, section 7) and shows the last one again.
+        const ending = event.type === "error" || event.type === "done";
+        if (!ending && seqOf(frame.id) <= seqOf(this.#cursor)) continue;
+        unsure = this.#isUnsure(seqOf(frame.id));
+        if (unsure) break;
+        this.#cursor = frame.id;
+        this.#id ||= runOf(frame.id);
+        this.#firstDelayMs = parser.retry ?? this.#firstDelayMs;
+        if (this.#take(event)) yield event;
       }
-      const event = decode(frame);
-      // An ending may come without an id (contract, section 7) and shows the last one again.
-      const ending = event.type === "error" || event.type === "done";
-      if (!ending && seqOf(frame.id) <= seqOf(this.#cursor)) continue;
-      if (seqOf(frame.id) > seqOf(this.#cursor) + 1) this.#hasBegun = true; // unseen, as tools are
-      this.#cursor = frame.id;
-      this.#firstDelayMs = parser.retry ?? this.#firstDelayMs;
-      if (this.#take(event)) yield event;
+    } catch (error) {
+      const gone = error instanceof GatewayError && error.code === "run_gone";
+      throw gone && this.#mayRepeat ? this.#repeat("worker_lost") : error;
     }
+    if (unsure) yield* this.#events(signal);
   }
 
-  /** @returns {[URL, RequestInit]} */
-  #request() {
-    if (this.#cursor) {
-      const headers = { "Last-Event-ID": this.#cursor };
-      return [new URL(`runs/${this.#id}/events`, this.#base), { headers }];
-    }
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
-    return [new URL(this.#path, this.#base), { method: "POST", headers, body: this.#body }];
+  /**
+   * Something came between that is not shown, as tools are not; but numbers leap to the ending of
+   * a run whose server went down, too: then it is to be asked for.
+   * @param {number} seq
+   */
+  #isUnsure(seq) {
+    if (!(seq > seqOf(this.#cursor) + 1)) return false;
+    if (seq % LEAP !== 0) this.#hasBegun = true;
+    if (!this.#mayRepeat || this.#showsTools) return false;
+    this.#showsTools = true;
+    return true;
+  }
+
+  /** @param {AbortSignal} signal @returns {Promise<[URL, RequestInit]>} */
+  async #request(signal) {
+    if (!this.#cursor) return this.#question.request(this.#conversationId, signal);
+    const url = new URL(`runs/${this.#id}/events`, this.#base);
+    if (this.#showsTools) url.searchParams.set("include", "tools");
+    return [url, { headers: { "Last-Event-ID": this.#cursor } }];
+  }
+
+  get #mayRepeat() {
+    return !this.#hasBegun && this.#question.mayRepeat;
+  }
+
+  /** @param {string} code why @returns {GatewayError} nothing lives, and it is to be asked again */
+  #repeat(code) {
+    this.#question.repeat(this.#id);
+    [this.#id, this.#cursor, this.#failure] = ["", "", ""];
+    [this.#mayLive, this.#showsTools] = [false, false];
+    const retryAfterMs = backoff(this.#question.repeats, this.#firstDelayMs);
+    return new GatewayError(code, { retryable: true, idle: true, retryAfterMs });
   }
 
   /**
@@ -185,23 +217,18 @@ export class Run {
       this.#conversationId = event.conversation_id;
       if (event.heartbeat_ms > 0) this.#silenceMs = silenceOf(event.heartbeat_ms);
       if (this.#stopping.signal.aborted) void this.#cancel();
-    } else if (event.type === "token") {
-      this.#hasBegun = true;
     } else if (event.type === "final") {
       this.#ended = "completed";
     } else if (event.type === "error") {
-      if (event.retryable && !this.#hasBegun && this.#repeats < MAX_REPEATS) {
+      if (event.retryable && this.#mayRepeat) {
         this.#failure = event.code;
         return false;
       }
       this.#ended = "failed";
-    } else if (event.type === "done" && this.#failure) {
-      const retryAfterMs = backoff(++this.#repeats, this.#firstDelayMs);
-      const error = new GatewayError(this.#failure, { retryable: true, idle: true, retryAfterMs });
-      [this.#id, this.#cursor, this.#failure] = ["", "", ""];
-      this.#path = `conversations/${encodeURIComponent(this.#conversationId)}/regenerate`;
-      this.#body = JSON.stringify({ grace_seconds: GRACE_SECONDS });
-      throw error;
+    } else if (event.type !== "done") {
+      this.#hasBegun = true;
+    } else if (this.#failure) {
+      throw this.#repeat(this.#failure);
     }
     return true;
   }

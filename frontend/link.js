@@ -8,6 +8,9 @@ import { GatewayError, problem } from "./events.js";
 import { Watchdog } from "./pace.js";
 import { EventTooLargeError, readEvents } from "./sse.js";
 
+/** How long a conversation may take to come (ms). */
+const FIND_MS = 15_000;
+
 /**
  * Yields `"open"` when the server answered with a stream, then its events until the body ends.
  *
@@ -60,6 +63,31 @@ async function stream(response, resuming) {
     throw new GatewayError("not_a_stream", { status: response.status });
   }
   return response.body;
+}
+
+/**
+ * What a conversation holds of a run; null if nothing of it is stored there.
+ *
+ * @param {URL} url the conversation's
+ * @param {string} runId
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ id: string, status: string, tool_calls: unknown[] } | null>}
+ * @throws {GatewayError} or the signal's reason
+ */
+export async function findAnswer(url, runId, signal) {
+  const either = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS)]);
+  try {
+    const response = await fetch(url, { signal: either, cache: "no-store" });
+    if (response.status === 404) return null;
+    if (!response.ok) throw await problem(response);
+    const { messages } = await response.json();
+    const isOurs = (/** @type {any} */ each) => each.run_id === runId && each.role === "assistant";
+    return messages.find(isOurs) ?? null;
+  } catch (cause) {
+    signal.throwIfAborted();
+    if (cause instanceof GatewayError) throw cause;
+    throw new GatewayError("unreachable", { retryable: true, idle: true, cause });
+  }
 }
 
 /** A fresh `Idempotency-Key`. `randomUUID` is missing where the page came by plain HTTP. */

@@ -82,8 +82,8 @@ IMPOSSIBLE = [
     ("GATEWAY_PORT", "65536"),
     ("GATEWAY_PORT", "-1"),
     ("GATEWAY_PORT", "http"),
-    ("GATEWAY_WORKERS", "2"),
     ("GATEWAY_WORKERS", "0"),
+    ("GATEWAY_WORKERS", "257"),
     ("GATEWAY_ALLOW_ANONYMOUS", "perhaps"),
     ("GATEWAY_MODEL", "m" * 257),
     ("GATEWAY_UPSTREAM_READER", "carrier pigeon"),
@@ -123,6 +123,12 @@ def refusal(environ: dict[str, str]) -> str:
     assert "\n" not in text, "one line"
     assert caught.value.__cause__ is None
     return text
+
+
+def test_several_workers_need_redis_and_are_told_why() -> None:
+    text = refusal({"GATEWAY_WORKERS": "2"})
+    assert "GATEWAY_WORKERS=2 needs GATEWAY_REDIS_URL" in text
+    assert load({"GATEWAY_WORKERS": "2", "GATEWAY_REDIS_URL": "redis://h"}).workers == 2
 
 
 def test_nothing_has_to_be_set() -> None:

@@ -1,17 +1,19 @@
 """What the endpoints share: the parts of the running gateway, who calls, how a run is followed."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, get_args
 
 from fastapi import Depends, Request, Response
 
+from app.api.late import LateBody
 from app.api.stream import Body, NativeStream
 from app.conversations.journal import Journal
 from app.conversations.late import LateStore
-from app.errors import BadCursor, InvalidRequest, NotFound
+from app.errors import BadCursor, InvalidRequest, NotFound, StoreAway
 from app.events.log import EventLog, LogGone
-from app.events.model import Include
+from app.events.model import Include, Snapshot
 from app.llm.catalogue import Catalogue, ModelEntry
 from app.llm.mcp import McpServers
 from app.llm.model import ChatModel
@@ -25,6 +27,9 @@ ANONYMOUS = "anonymous"  # the one caller of an open gateway
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
+    """``store_name``: where runs' logs are. ``store_trouble``: why that cannot be reached just now,
+    in a word or two."""
+
     settings: Settings
     log: EventLog
     model: ChatModel
@@ -34,6 +39,8 @@ class Gateway:
     journal: Journal
     toolbox: Toolbox
     tool_servers: McpServers
+    store_name: str = "in memory"
+    store_trouble: Callable[[], str | None] = lambda: None
 
     def tools_of(self, entry: ModelEntry) -> tuple[str, ...]:
         """Names of those that the model may use and that are there."""
@@ -87,26 +94,48 @@ async def follow(
     """Replay what follows the cursor, then follow. Raises ``NotFound``, ``BadCursor``,
     ``Overloaded``.
 
-    204 stops an ``EventSource`` for good (WHATWG HTML 9.2.3); a ``POST`` gets an empty stream.
+    204 stops an ``EventSource`` for good (WHATWG HTML 9.2.3); a ``POST`` gets an empty stream. A
+    store that cannot be reached is no error yet: the reader has a stream, which waits for it.
     """
-    snapshot = await parts.supervisor.find(cursor.run_id, owner)
-    at_end = cursor.seq >= snapshot.last_seq and snapshot.done is not None
-    if at_end and request.method == "GET":
+    find = partial(parts.supervisor.find, cursor.run_id, owner, cursor.seq)
+    behind = partial(_behind, parts, cursor, include)
+    try:
+        snapshot = await find()
+    except StoreAway:
+        parts.supervisor.expect_reader()
+        heartbeat_s = parts.settings.heartbeat_seconds
+        return NativeStream(LateBody(cursor.run_id, find, behind, heartbeat_s))
+    if request.method == "GET" and _is_at_end(snapshot, cursor):
         return Response(status_code=204, headers={"cache-control": "no-store"})
-    if cursor.seq > snapshot.last_seq and not at_end:
+    return NativeStream(behind(snapshot))
+
+
+def _behind(
+    parts: Gateway, cursor: Cursor, include: Collection[Include] | None, snapshot: Snapshot
+) -> Body:
+    """What follows the cursor. Raises ``NotFound``, ``BadCursor``, ``Overloaded``."""
+    ended = _is_at_end(snapshot, cursor)
+    if cursor.seq > snapshot.last_seq and not ended and not snapshot.lags:
         raise BadCursor
     parts.supervisor.expect_reader()
     shown = snapshot.record.include if include is None else include
-    return stream(parts, cursor, shown, ended=at_end)
+    return _body(parts, cursor, shown, ended=ended)
 
 
-def stream(
-    parts: Gateway, cursor: Cursor, include: Collection[Include], *, ended: bool = False
-) -> NativeStream:
-    """The events behind the cursor; ``ended``: there are none. Raises ``NotFound``."""
+def _is_at_end(snapshot: Snapshot, cursor: Cursor) -> bool:
+    return snapshot.done is not None and cursor.seq >= snapshot.last_seq
+
+
+def stream(parts: Gateway, cursor: Cursor, include: Collection[Include]) -> NativeStream:
+    """The events behind the cursor. Raises ``NotFound``."""
+    return NativeStream(_body(parts, cursor, include, ended=False))
+
+
+def _body(parts: Gateway, cursor: Cursor, include: Collection[Include], *, ended: bool) -> Body:
+    """Raises ``NotFound``."""
     try:
         reader = None if ended else parts.log.read(cursor.run_id, cursor.seq)
     except LogGone:
         raise NotFound from None
     heartbeat_s = parts.settings.heartbeat_seconds
-    return NativeStream(Body(parts.supervisor, reader, cursor.run_id, include, heartbeat_s))
+    return Body(parts.supervisor, reader, cursor.run_id, include, heartbeat_s)

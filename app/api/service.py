@@ -38,10 +38,11 @@ async def ready(parts: Parts) -> JSONResponse:
     """It can take work; which part cannot, if not. Without one of its tool servers it can."""
     library = parts.model.state
     database = parts.store.trouble or parts.journal.trouble
+    store = parts.store_trouble()
     draining = parts.supervisor.draining
     needed = {
         "model_library": (library == "ready", library),
-        "store": (True, "in memory"),
+        "store": (store is None, store or parts.store_name),
         "database": (database is None, database or "open"),
         "accepting": (not draining, "draining" if draining else "accepting runs"),
     }

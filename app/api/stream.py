@@ -16,6 +16,7 @@ an ``anyio`` scope for each write and three tasks for each stream. Deliberate od
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from functools import lru_cache
+from typing import Protocol
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -31,10 +32,22 @@ HEADERS = {
 }
 
 
+class StreamBody(Protocol):
+    """What stands behind the head of a run's stream."""
+
+    run_id: str
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        """Write it, until its end or until the reader leaves."""
+
+    def abandon(self) -> None:
+        """The reader came and left before a byte of it was written."""
+
+
 class NativeStream(EventSourceResponse):
     """The head; the body is left for ``app.api.guard.RequestId`` to write."""
 
-    def __init__(self, body: "Body") -> None:
+    def __init__(self, body: StreamBody) -> None:
         location = f"/runs/{body.run_id}"
         super().__init__(
             _nothing(),
@@ -87,7 +100,6 @@ class Body:
                 self._reader.close()
 
     def abandon(self) -> None:
-        """The reader came and left before a byte of it was written."""
         with self._supervisor.reading(self.run_id):
             pass
 
@@ -117,6 +129,9 @@ class Body:
             if entries and type(entries[-1].event) is Done:
                 return
             due = time() + self._heartbeat_s
+
+
+_: type[StreamBody] = Body  # the type checker proves the promise is kept
 
 
 @lru_cache  # one set for all streams that show the same

@@ -23,7 +23,8 @@ from types import FrameType
 
 from app.client.events import Done, Error, Event, Final, Retract, Start, Token, Waiting
 from app.client.link import ClientError
-from app.client.stream import GRACE_S, Run
+from app.client.question import GRACE_S
+from app.client.stream import Run
 from app.client.terminal import Interrupted, OutputLost, Terminal
 
 EXITS = {"completed": 0, "failed": 1, "cancelled": 130}

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -24,7 +25,7 @@ class ClientError(Exception):
 
     ``again``: the same request can help later, not before ``wait_s`` where the server said so.
     ``refused``: the server did not take the question. ``unreachable``: nothing was even sent.
-    ``code``: of the contract's section 8, where the server named one.
+    ``code``: of the contract's section 8, where the server named one; or ``run_gone``.
     """
 
     def __init__(
@@ -53,6 +54,16 @@ class Model(msgspec.Struct):
     tools: list[str] | None
 
 
+class Answer(msgspec.Struct):
+    """What a conversation holds of a run. ``tool_calls``: what it did beside saying something."""
+
+    id: str
+    role: str
+    status: str
+    run_id: str
+    tool_calls: list[msgspec.Raw]
+
+
 class Link:
     """Requests to the gateway at ``url``, which may hold a path. Raises ``ClientError``."""
 
@@ -75,9 +86,12 @@ class Link:
         headers = {"content-type": "application/json", "idempotency-key": key}
         return self._stream("POST", path, headers, body)
 
-    def resume(self, run_id: str, last_event_id: str) -> AsyncGenerator[bytes, None]:
+    def resume(
+        self, run_id: str, last_event_id: str, include: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         """``GET /runs/{id}/events``: the bytes behind the last event."""
-        return self._stream("GET", f"runs/{run_id}/events", {"last-event-id": last_event_id})
+        path = f"runs/{run_id}/events" + (f"?include={include}" if include else "")
+        return self._stream("GET", path, {"last-event-id": last_event_id})
 
     async def delete(self, run_id: str) -> bool:
         """Stop a run; True once it has ended. The server answers within 10 s (section 6)."""
@@ -89,6 +103,26 @@ class Link:
         if response.status_code in (200, 202, 404):
             return response.status_code != 202
         raise self._problem(response)
+
+    async def answer_of(self, run_id: str, conversation_id: str) -> Answer | None:
+        """``GET /conversations/{id}``: None if nothing of the run is stored there."""
+        path = f"conversations/{quote(conversation_id, safe='')}"
+        try:
+            async with asyncio.timeout(self.silence_s), self._client() as client:
+                response = await client.get(f"{self._base}/{path}")
+            if response.status_code == 404:
+                return None
+            if response.status_code != 200:
+                raise self._problem(response)
+            answers = msgspec.json.decode(response.content, type=_Thread).messages
+        except TimeoutError as error:
+            raise ClientError("the connection went silent", again=True) from error
+        except httpx2.RequestError as error:
+            raise self._failed(error) from error
+        except ValueError as error:
+            raise ClientError(f"what answers at {self._place} is not a gateway") from error
+        ours = [each for each in answers if (each.run_id, each.role) == (run_id, "assistant")]
+        return ours[0] if ours else None
 
     async def models(self) -> list[Model]:
         """``GET /models``."""
@@ -141,7 +175,7 @@ class Link:
         status = response.status_code
         resuming = response.request.method == "GET"
         if resuming and status == 404:
-            raise ClientError("the gateway no longer has this answer: the rest of it is lost")
+            raise run_gone()
         if resuming and status == 204:
             raise ClientError("the gateway has nothing more of this answer, yet it has no end")
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -170,6 +204,11 @@ class Link:
         )
 
 
+def run_gone() -> ClientError:
+    sentence = "the gateway no longer has this answer: the rest of it is lost"
+    return ClientError(sentence, code="run_gone")
+
+
 class _Problem(msgspec.Struct):
     detail: str = ""
     code: str = ""
@@ -177,6 +216,10 @@ class _Problem(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     items: list[Model]
+
+
+class _Thread(msgspec.Struct):
+    messages: list[Answer]
 
 
 def retry_after(value: str | None) -> float | None:

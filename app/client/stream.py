@@ -4,33 +4,31 @@ What keeps an answer whole: every event has an id, a body that ends without ``do
 who asks again with the last id gets exactly the rest. Before the first id the ``Idempotency-Key``
 does the same for the POST: repeating it joins the run that it started.
 
-A run that failed before its model said or did anything is asked for again. Its question is in the
-conversation by then, so what is asked for is another answer to it, not the question once more.
+A run that failed before its model said or did anything is asked for again (``question``), and so
+is one that is gone.
 """
 
 import asyncio
-import json
 import random
 import re
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from urllib.parse import quote
 
 from app.client.events import Done, Error, Event, Final, RunEvent, Start, Token, Waiting, decode
 from app.client.link import ClientError, Link
+from app.client.question import Question
 from app.wire.parse import Event as Frame
 from app.wire.parse import EventParser, EventTooLargeError
 
-GRACE_S = 60  # how long a run waits for us: a tunnel, a change of network
 HEARTBEATS_MISSED = 3  # silence that means a dead connection
-MAX_REPEATS = 2  # of a run that failed before it began
 MAX_ATTEMPTS = 8  # without news; with our delays they last about as long as a run waits for us
 FIRST_DELAY_S = 1.0  # until `retry:` tells another
 LONGEST_DELAY_S = 15.0
 LONGEST_RETRY_AFTER_S = 30.0  # a server that asks for more leaves it to the user
 STOP_ATTEMPTS = 4
 STOP_S = 15.0  # the server answers a stop within 10 s; some more for the network
+# The ending of a run whose worker died has the next multiple of this as its number (section 5).
+LEAP = 1_000_000
 _ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
 
 
@@ -50,6 +48,10 @@ def stream(
     return Run(text, url, model=model, conversation_id=conversation_id).follow()
 
 
+class _Unsure(Exception):
+    """The run failed, and whether anything came before is hidden: it is to be asked for."""
+
+
 class Run:
     """``follow`` it, and after leaving that, ``stop`` it. Raises ``ClientError`` for the URL."""
 
@@ -62,19 +64,16 @@ class Run:
         conversation_id: str | None = None,
     ) -> None:
         self._link = Link(url)
-        self._how = {"grace_seconds": GRACE_S} | ({"model": model} if model else {})
-        asked = {"text": text} | ({"conversation_id": conversation_id} if conversation_id else {})
-        self._request = ("chat", json.dumps(asked | self._how).encode())
+        self._question = Question(text, model, conversation_id)
         self.conversation_id = conversation_id
         self._model = ""  # as `start` tells it
-        self._key = secrets.token_urlsafe(16)
         self._cursor = ""  # the last id; it begins with the run's
         self._seq = 0  # its number
         self._reached = False  # somebody answered, so a refused connection is a restart
         self._may_live = False  # a run that we started, or may have
         self._ended: Done | None = None  # the ending, once it is known, should `done` get lost
         self._has_begun = False  # the model said something, or called a tool, which may have acted
-        self._repeats = 0
+        self._shows_tools = False  # what came before the ending is asked for, hidden or not
         self._failure: Error | None = None  # not shown, because the question is asked again
         self._first_delay_s = FIRST_DELAY_S
 
@@ -90,6 +89,8 @@ class Run:
                         yield event
                         if isinstance(event, Done):
                             return
+            except _Unsure:
+                continue
             except ClientError as error:
                 trouble = error
             if self._ended is not None:
@@ -160,11 +161,15 @@ class Run:
     async def _events(self) -> AsyncGenerator[RunEvent, None]:
         """One connection: what is new on it. Raises ``ClientError``."""
         parser = EventParser()
+        if not self._cursor:
+            await self._question.prepare(self._link, self.conversation_id)
         lived, self._may_live = self._may_live, True  # from here on a cancel may leave a run
         if self._cursor:
-            chunks = self._link.resume(self._run_id, self._cursor)
+            include = "tools" if self._shows_tools else ""
+            chunks = self._link.resume(self._run_id, self._cursor, include)
         else:
-            chunks = self._link.ask(*self._request, self._key)
+            question = self._question
+            chunks = self._link.ask(question.path, question.body, question.key)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -178,12 +183,13 @@ class Run:
         except EventTooLargeError as error:
             raise _unreadable() from error
         except ClientError as error:
-            if error.unreachable:
-                self._may_live = lived
-            else:
+            if error.unreachable or error.refused:
+                self._may_live = lived  # an earlier request may have begun one
+            if not error.unreachable:
                 self._reached = True
-            if error.refused and not self._cursor:
+            if error.code == "run_gone" and self._may_repeat:
                 self._may_live = False
+                raise self._repeat("the gateway no longer has this answer") from error
             if error.code == "not_found" and self.conversation_id:
                 sentence = f"the gateway has no conversation {self.conversation_id}, or no longer"
                 raise ClientError(sentence) from error
@@ -192,7 +198,8 @@ class Run:
     def _take(self, frame: Frame) -> RunEvent | None:
         """Keep what the event says about the run; None if it is not for the reader.
 
-        Raises ``ClientError`` when the run failed, nothing is lost, and its key is free again.
+        Raises ``ClientError`` when the run failed, nothing is lost, and its key is free again;
+        ``_Unsure`` when nothing may be lost.
         """
         try:
             event = decode(frame.event, frame.data)
@@ -206,37 +213,47 @@ class Run:
         elif int(match[2]) <= self._seq:
             return None
         if match is not None:
-            if int(match[2]) > self._seq + 1:  # what came between is not shown, as tools are not
-                self._has_begun = True
+            if self._seq and int(match[2]) > self._seq + 1:
+                self._look_between(int(match[2]))
             self._cursor, self._seq = frame.id, int(match[2])
         if isinstance(event, Start):
             self._model = event.model
             self.conversation_id = event.conversation_id or self.conversation_id
             if event.heartbeat_ms > 0:
                 self._link.silence_s = HEARTBEATS_MISSED * event.heartbeat_ms / 1000
-        elif isinstance(event, Token):
+        elif event is None or isinstance(event, Token):
             self._has_begun = True
         elif isinstance(event, Final):
             self._ended = Done("completed")
         elif isinstance(event, Error):
-            if event.retryable and not self._has_begun and self._repeats < MAX_REPEATS:
+            if event.retryable and self._may_repeat:
                 self._failure = event
                 return None
             self._ended = Done("failed")
         elif isinstance(event, Done):
             self._may_live = False
             if self._failure is not None:
-                raise self._repeat(self._failure)
+                raise self._repeat(self._failure.message)
         return event
 
-    def _repeat(self, failure: Error) -> ClientError:
-        self._repeats += 1
-        self._cursor, self._seq, self._failure = "", 0, None
-        if self.conversation_id:
-            path = f"conversations/{quote(self.conversation_id, safe='')}/regenerate"
-            self._request = (path, json.dumps(self._how).encode())
-        wait_s = _backoff(self._repeats, self._first_delay_s)
-        return ClientError(failure.message, again=True, wait_s=wait_s)
+    def _look_between(self, number: int) -> None:
+        """Something came between that is not shown, as tools are not; but numbers leap to the
+        ending of a run whose worker died, too. Raises ``_Unsure``."""
+        if number % LEAP:
+            self._has_begun = True
+        elif self._may_repeat and not self._shows_tools:
+            self._shows_tools = True
+            raise _Unsure
+
+    @property
+    def _may_repeat(self) -> bool:
+        return not self._has_begun and self._question.may_repeat
+
+    def _repeat(self, why: str) -> ClientError:
+        self._question.repeat(self._run_id)
+        self._cursor, self._seq, self._failure, self._shows_tools = "", 0, None, False
+        wait_s = _backoff(self._question.repeats, self._first_delay_s)
+        return ClientError(why, again=True, wait_s=wait_s)
 
 
 def _unreadable() -> ClientError:

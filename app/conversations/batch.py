@@ -1,4 +1,4 @@
-"""From writes to the rows of four statements: one transaction, however many writes."""
+"""From writes to the rows of five statements: one transaction, however many writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,12 @@ class Batch:
     def __init__(self, writes: Sequence[Write], worker: str) -> None:
         self.asked: list[Row] = []
         self.answered: list[Row] = []
+        self.lost: list[Row] = []
         new: dict[str, Conversation] = {}
         last: dict[str, Conversation] = {}
         for write in writes:
             if write.conversation is None:
-                self.answered += map(_answer, write.messages)
+                (self.lost if write.is_lost else self.answered).extend(map(_answer, write.messages))
                 continue
             if write.is_new:
                 new.setdefault(write.conversation.id, write.conversation)

@@ -68,8 +68,11 @@ class Write(Struct, frozen=True):
     with it: then only its ``updated_at`` and ``leaf_id`` count, and where it was deleted meanwhile
     nothing is stored. Without one, ``messages`` are answers whose runs have ended: they take the
     place of what stands under their ids; where their conversation was deleted they vanish.
+    ``is_lost``: as far as another worker knows them, because their own one is gone: only where no
+    answer was stored before. None of that one is stored after it.
     """
 
     messages: tuple[Message, ...]
     conversation: Conversation | None = None
     is_new: bool = False
+    is_lost: bool = False

@@ -23,6 +23,9 @@ from sqlalchemy.engine import Dialect
 HEAD = "0001"
 # A literal, not a parameter: SQLite takes the partial index only where it sees the same words.
 RUNNING = text("status = 'running'")
+# Worker of an answer that another one stored, because its own one was thought dead. No worker has
+# such a short name.
+LOST = "lost"
 
 
 class AsciiJson(TypeDecorator[str]):
@@ -69,7 +72,7 @@ messages = Table(
     Column("status", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("run_id", Text, nullable=False),
-    # Whose run it is, while it runs: see ``workers``.
+    # Whose run it is, while it runs: see ``workers``. ``LOST``: nobody's, whoever comes.
     Column("worker", Text),
     Column("content", Text, nullable=False),
     Index("messages_in_order", "conversation_id", "seq"),

@@ -161,6 +161,7 @@ class SqlStore:
                 (statements.CONTINUE, batch.continued),
                 (self._ask, batch.asked),
                 (statements.ANSWER, batch.answered),
+                (statements.ANSWER_LOST, batch.lost),
             ):
                 if rows:
                     await connection.execute(statement, rows)

@@ -13,13 +13,14 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.conversations.schema import RUNNING, conversations, messages
+from app.conversations.schema import LOST, RUNNING, conversations, messages
 
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _STORED = (
@@ -100,14 +101,17 @@ CONTINUE = (
     .where(_OWNED, ~exists().where(messages.c.id == _the(conversations.c.leaf_id)))
     .values(updated_at=_the(conversations.c.updated_at), leaf_id=_the(conversations.c.leaf_id))
 )
-ANSWER = (
+_answer = (
     update(messages)
     .where(
         messages.c.id == _the(messages.c.id),
         messages.c.conversation_id == _the(messages.c.conversation_id),
     )
-    .values(status=_the(messages.c.status), content=_the(messages.c.content), worker=None)
+    .values(status=_the(messages.c.status), content=_the(messages.c.content))
 )
+ANSWER = _answer.where(messages.c.worker.is_distinct_from(LOST)).values(worker=None)
+# ``ABANDON`` may have come before.
+ANSWER_LOST = _answer.where(or_(RUNNING, messages.c.status == "failed")).values(worker=LOST)
 
 
 def begin(dialect: str) -> Any:

@@ -48,8 +48,12 @@ class EventLog(Protocol):
 
         Raises ``Fenced``."""
 
-    async def find(self, run_id: str) -> Snapshot | None:
-        """The run as it stands; None if unknown or expired."""
+    async def find(self, run_id: str, reaching: int = 0) -> Snapshot | None:
+        """The run as it stands; None if unknown or expired.
+
+        ``reaching``: a number that its readers are said to have seen. A log that may lag behind
+        them asks around for it, and says ``lags`` where it does not find it.
+        """
 
     def read(self, run_id: str, after: int) -> Reader:
         """A reader that begins behind number ``after``. A reader never disturbs anybody else."""

@@ -46,7 +46,7 @@ class MemoryEventLog:
         if type(last) is Done and last.frees_key:
             self._free_key(log)
 
-    async def find(self, run_id: str) -> Snapshot | None:
+    async def find(self, run_id: str, reaching: int = 0) -> Snapshot | None:  # noqa: ARG002  it lags behind nobody
         log = self._logs.get(run_id)
         return log.snapshot() if log else None
 

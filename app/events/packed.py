@@ -78,12 +78,14 @@ def _packed(event: Event) -> tuple[Any, ...]:
 
 def _unpacked(packed: list[Any]) -> Event:
     name, *fields = packed
-    kind = _KINDS.get(name)
-    if kind is None:
+    if not isinstance(name, str) or (kind := _KINDS.get(name)) is None:
         raise ValueError(f"no event is called {name}")
-    if at := _USAGE_AT.get(kind):
-        fields[at] = msgspec.convert(fields[at], Usage)
-    return kind(*fields)
+    try:
+        if at := _USAGE_AT.get(kind):
+            fields[at] = msgspec.convert(fields[at], Usage)
+        return kind(*fields)
+    except (TypeError, IndexError) as error:  # of another version of the gateway
+        raise ValueError(f"no {name} is like that") from error
 
 
 _USAGE_AT: dict[type[Event], int] = {

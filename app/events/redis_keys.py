@@ -50,6 +50,10 @@ class Keys:
         """String: the run that talks in the conversation."""
         return f"{self.prefix}:{{talk:{_digest(owner, conversation_id)}}}"
 
+    def asked(self, worker: str) -> str:
+        """Channel: runs of this worker of which another one wants to know how far they are."""
+        return f"{self.prefix}:asked:{worker}"
+
     def worker(self, worker: str) -> str:
         """Channel: what other workers have to say to this one."""
         return f"{self.prefix}:worker:{worker}"

@@ -1,7 +1,8 @@
 """One run from its start event to its ending: exactly one, under every way out.
 
 A run's task moves events from the queue to the log and is the only one that writes the ending. All
-ways out stand in ``drive`` and ``_finish``.
+ways out stand in ``drive`` and ``_finish``. Where another worker has written it, because this one
+was thought dead, that ending stands and nothing more is written or stored.
 """
 
 import asyncio
@@ -13,19 +14,22 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.errors import Draining, GatewayError, Internal, RunTimeout
-from app.events.log import EventLog
+from app.events.log import EventLog, Fenced
 from app.events.queue import EventQueue
 from app.llm.model import ChatModel
 from app.llm.reply import Reply
 from app.llm.turn import Prompt
 from app.runs.exchange import Exchange, Exchanges
-from app.runs.run import Outcome, Run
+from app.runs.run import Cancelled, Lost, Outcome, Run
 from app.runs.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
 RETRY_MS = (1000, 3000)  # EventSource's pause before it comes back: contract section 4
-ENDINGS_WAIT_S = 5.0  # how long endings that were asked for may take to be written
+ENDINGS_WAIT_S = 5.0  # how long runs that were told to end may take
+# A log that is shared bounds by itself how long an ending waits for it: by a lease. This is for one
+# that fails to.
+LAST_WORDS_S = 30.0
 
 
 class Model(Protocol):
@@ -66,6 +70,8 @@ class Driver:
             await self._follow(transcript, queue)
         except GatewayError as error:
             outcome = error
+        except Fenced:
+            run.stop(Lost.FENCED)
         except asyncio.CancelledError:
             outcome = Draining()  # the application goes down without having drained
         except Exception:
@@ -87,14 +93,18 @@ class Driver:
             if not call.done():
                 run.stop(Internal())
                 await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
-            ending = transcript.ending(outcome or _outcome(run, call), reply)
+            if isinstance(run.stop_reason, Lost):
+                return _say_lost(run)
+            ending = transcript.ending(outcome or _outcome(call, run.stop_reason), reply)
             run.is_ending = True
             try:
-                await self.exchanges.keep_answer(exchange, transcript, ending)
+                await self.exchanges.keep_answer(exchange, transcript.answer, ending)
             except Exception:  # readers get their ending all the same
                 logger.exception("the answer of run %s is not stored", run.record.run_id)
-            async with asyncio.timeout(ENDINGS_WAIT_S):
+            async with asyncio.timeout(LAST_WORDS_S):
                 await transcript.end(ending)
+        except Fenced:
+            _say_lost(run)
         except Exception:
             logger.exception("run %s has no ending", run.record.run_id)
 
@@ -125,10 +135,14 @@ class Driver:
             return Internal()
 
 
-def _outcome(run: Run, call: asyncio.Task[Outcome]) -> Outcome:
+def _outcome(call: asyncio.Task[Outcome], stopped: Cancelled | GatewayError | None) -> Outcome:
     """An answer that is whole stays so; else why we stopped goes before what broke by it."""
     told = Draining() if call.cancelled() else call.result()
-    return told if isinstance(told, str) else run.stop_reason or told
+    return told if isinstance(told, str) else stopped or told
+
+
+def _say_lost(run: Run) -> None:
+    logger.warning("run %s is given up: another worker has ended it", run.record.run_id)
 
 
 async def _undisturbed(last_words: Coroutine[Any, Any, None]) -> None:

@@ -12,8 +12,8 @@ from app.conversations.store import Archive, Unavailable
 from app.errors import NotFound, Overloaded
 from app.events.model import Done, Event, RunRecord
 from app.llm.turn import Prompt
+from app.runs.answer import Answer
 from app.runs.request import Request
-from app.runs.transcript import Transcript
 
 TITLE_LENGTH = 80  # characters
 AWAY = "Conversations cannot be reached at the moment."
@@ -70,7 +70,7 @@ class Exchanges:
         await self.journal.keep(exchange.opening)
 
     async def keep_answer(
-        self, exchange: Exchange, transcript: Transcript, ending: Sequence[Event]
+        self, exchange: Exchange, answer: Answer, ending: Sequence[Event]
     ) -> None:
         """Store the answer as far as it came. Where that fails, it is tried again later."""
         if not exchange.is_kept:  # the run was over before it asked
@@ -78,16 +78,16 @@ class Exchanges:
         running, done = exchange.opening.messages[-1], ending[-1]
         if not isinstance(done, Done):
             raise TypeError(f"{done} ends no run")
-        answer = structs.replace(
+        message = structs.replace(
             running,
-            text=transcript.text,
-            reasoning=transcript.reasoning,
-            steps=tuple(transcript.steps),
+            text=answer.text,
+            reasoning=answer.reasoning,
+            steps=tuple(answer.steps),
             status=done.status,
             usage=done.usage,
             model=done.answered_by or running.model,
         )
-        await self.journal.keep_together(Write((answer,)))
+        await self.journal.keep_together(Write((message,)))
 
 
 def _exchange(request: Request, record: RunRecord, branch: list[Message]) -> Exchange:

@@ -1,6 +1,7 @@
 """One living run: who reads it, who wants it to stop, and when its upstream call has ended."""
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 
 from app.errors import GatewayError
@@ -18,22 +19,31 @@ class Cancelled(Enum):
     READERS_LEFT = "readers left"
 
 
-StopReason = Cancelled | GatewayError
+class Lost(Enum):
+    """Why a run ends without a word of ours."""
+
+    FENCED = "another worker has ended it"
+
+
 # The finish reason of an answer that is whole, or why it is not.
-Outcome = str | StopReason
+Outcome = str | Cancelled | GatewayError
 
 
 class Run:
-    """Lives from acceptance until its ending is in the log."""
+    """Lives from acceptance until its ending is in the log. ``look``: see ``Neighbours``; what it
+    brings comes to ``read_elsewhere``."""
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, look: Callable[[str], bool]) -> None:
         self.record = record
-        self.stop_reason: StopReason | None = None
+        self.stop_reason: Cancelled | Lost | GatewayError | None = None
         self.is_ending = False  # its last words are being written
         self.opened = asyncio.Event()  # its log can be found, or it never came to that
         self.ended = asyncio.get_running_loop().create_future()
         self._readers = 0
         self._grace: asyncio.TimerHandle | None = None
+        self._look = look
+        self._is_looking = False  # the clock has run out, if nobody reads elsewhere
+        self._has_claim = False  # readers elsewhere count as one
         self._call: asyncio.Task[Outcome] | None = None
 
     def calls(self, task: asyncio.Task[Outcome]) -> None:
@@ -42,15 +52,16 @@ class Run:
         if self.stop_reason is not None:
             self._cancel_call()
 
-    def stop(self, reason: StopReason) -> None:
-        """End the run. The first reason stands."""
-        if self.stop_reason is None:
+    def stop(self, reason: Cancelled | Lost | GatewayError) -> None:
+        """End the run. The first reason stands, but for ``Lost``, which leaves nothing to end."""
+        if self.stop_reason is None or isinstance(reason, Lost):
             self.stop_reason = reason
             self._cancel_call()
 
     def joined(self) -> None:
         """A reader came; one that comes back in time stops the grace clock."""
         self._readers += 1
+        self._is_looking = False
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
@@ -62,7 +73,7 @@ class Run:
         if self._readers or grace_s is None or self.ended.done():
             return
         if grace_s == 0:
-            self.stop(Cancelled.READERS_LEFT)
+            self._forsaken()
         else:
             loop = asyncio.get_running_loop()
             self._grace = loop.call_later(grace_s, self._grace_over, loop.time() + grace_s)
@@ -71,8 +82,27 @@ class Run:
         """Late means that we slept: a reader that came meanwhile waits to be accepted."""
         loop = asyncio.get_running_loop()
         if loop.time() - due > LATE_S:
-            self._grace = loop.call_later(SECOND_LOOK_S, self.stop, Cancelled.READERS_LEFT)
+            self._grace = loop.call_later(SECOND_LOOK_S, self._forsaken)
         else:
+            self._forsaken()
+
+    def _forsaken(self) -> None:
+        """Nobody has come back here."""
+        self._grace = None
+        self._is_looking = self._look(self.record.run_id)
+        if not self._is_looking:
+            self.stop(Cancelled.READERS_LEFT)
+
+    def read_elsewhere(self, are_there: bool | None) -> None:
+        """As ``Household`` has it: None leaves it as it was."""
+        if are_there is not None and are_there is not self._has_claim:
+            self._has_claim = are_there
+            (self.joined if are_there else self.left)()
+        elif are_there is False and not self._is_looking:  # they came and went unseen
+            self.joined()
+            self.left()
+        elif self._is_looking:
+            self._is_looking = False
             self.stop(Cancelled.READERS_LEFT)
 
     def end(self) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from app.errors import ConversationBusy, Draining, IdempotencyConflict, NotFound, Overloaded
 from app.events.model import RunRecord, Snapshot, Status
 from app.runs.drive import ENDINGS_WAIT_S, Driver
+from app.runs.elsewhere import Elsewhere
+from app.runs.neighbours import Alone, Neighbours
 from app.runs.request import Request
 from app.runs.run import Cancelled, Run
 
@@ -29,7 +31,15 @@ class Stopped:
 
 
 class Supervisor:
-    def __init__(self, driver: Driver, *, max_runs: int, max_readers: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        max_runs: int,
+        max_readers: int,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        neighbours = neighbours or Alone()
         self._driver = driver
         self._log = driver.log
         self._exchanges = driver.exchanges
@@ -37,6 +47,8 @@ class Supervisor:
         self._max_readers = max_readers
         self._runs: dict[str, Run] = {}
         self._talking: dict[tuple[str, str], Run] = {}  # by owner and conversation
+        self._look = neighbours.look
+        self._elsewhere = Elsewhere(driver.log, neighbours, self._runs)
         self._readers = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -46,7 +58,7 @@ class Supervisor:
         """Start a run, or join the one that the idempotency key belongs to.
 
         Raises ``IdempotencyConflict``, ``ConversationBusy``, ``NotFound``, ``Draining``,
-        ``Overloaded``.
+        ``Overloaded``, ``StoreAway``.
         """
         while True:
             if request.idempotency_key is not None:
@@ -64,8 +76,10 @@ class Supervisor:
             await _make_way(talking, request)
         run = self._enter(request, owner, request_id)
         try:
-            exchange = await self._exchanges.prepare(request, run.record)
-            holder = await self._log.open(run.record)
+            holder = await self._elsewhere.claim(run, request, CANCEL_WAIT_S)
+            if holder is run.record:
+                exchange = await self._exchanges.prepare(request, run.record)
+                holder = await self._log.open(run.record)
         except BaseException:
             self._forget(run)
             raise
@@ -93,14 +107,15 @@ class Supervisor:
             fingerprint=request.fingerprint,
             answer_id=secrets.token_urlsafe(16),
         )
-        run = self._runs[record.run_id] = Run(record)
+        run = self._runs[record.run_id] = Run(record, self._look)
         self._talking[owner, record.conversation_id] = run
         self._idle.clear()
         return run
 
-    async def find(self, run_id: str, owner: str) -> Snapshot:
-        """Raises ``NotFound``, also for a run of somebody else."""
-        snapshot = await self._log.find(run_id)
+    async def find(self, run_id: str, owner: str, reaching: int = 0) -> Snapshot:
+        """As ``EventLog.find``. Raises ``NotFound``, also for a run of somebody else;
+        ``StoreAway``."""
+        snapshot = await self._log.find(run_id, reaching)
         if snapshot is None or snapshot.record.owner != owner:
             raise NotFound
         return snapshot
@@ -117,31 +132,42 @@ class Supervisor:
         self._readers += 1
         if run is not None:
             run.joined()
+        else:
+            self._elsewhere.reads(run_id, yes=True)
         try:
             yield
         finally:
             self._readers -= 1
             if run is not None:
                 run.left()
+            else:
+                self._elsewhere.reads(run_id, yes=False)
 
     async def cancel(self, run_id: str, owner: str) -> Stopped:
-        """Stop a run and wait until its upstream call has ended. Raises ``NotFound``."""
+        """Stop a run and wait until its upstream call has ended. Raises ``NotFound``,
+        ``StoreAway``."""
         snapshot = await self.find(run_id, owner)
         run = self._runs.get(run_id)
-        if run is None:
+        if run is None and snapshot.done is not None:
             return Stopped(run_id, snapshot.status, 0)
         began = time.monotonic()
-        run.stop(Cancelled.BY_REQUEST)
-        if not await run.has_ended(CANCEL_WAIT_S):
-            return Stopped(run_id, "running", int(CANCEL_WAIT_S * 1000))
-        ended = await self._log.find(run_id)
-        status = ended.status if ended else "cancelled"
+        status: Status = "running"
+        if run is None:
+            status = await self._elsewhere.stop(snapshot, CANCEL_WAIT_S)
+        else:
+            run.stop(Cancelled.BY_REQUEST)
+            if await run.has_ended(CANCEL_WAIT_S):
+                ended = await self._log.find(run_id)
+                status = ended.status if ended else "cancelled"
         return Stopped(run_id, status, round((time.monotonic() - began) * 1000))
 
     async def silence(self, conversation_id: str, owner: str) -> None:
-        """Cancel what runs in a conversation. Raises ``ConversationBusy`` if it does not end."""
+        """Cancel what runs in a conversation. Raises ``ConversationBusy`` if it does not end,
+        ``StoreAway``."""
         talking = self._talking.get((owner, conversation_id))
-        if talking is not None:
+        if talking is None:
+            await self._elsewhere.silence(conversation_id, owner, CANCEL_WAIT_S)
+        else:
             talking.stop(Cancelled.BY_REQUEST)
             if not await talking.has_ended(CANCEL_WAIT_S):
                 raise ConversationBusy
@@ -151,6 +177,7 @@ class Supervisor:
         self.draining = True
         if await self._idle_within(seconds):
             return
+        self._elsewhere.hasten()
         for run in list(self._runs.values()):
             run.stop(Draining())
         if not await self._idle_within(ENDINGS_WAIT_S):
@@ -166,6 +193,7 @@ class Supervisor:
 
     def _forget(self, run: Run) -> None:
         run.end()
+        self._elsewhere.leave(run.record)
         del self._runs[run.record.run_id]
         del self._talking[run.record.owner, run.record.conversation_id]
         if not self._runs:

@@ -1,12 +1,11 @@
 """Writes one run's events to the log, in an order that the state table allows, and keeps what they
-add up to: the answer."""
+add up to."""
 
 import time
 from collections.abc import Sequence
 
-from app.conversations.model import Step
 from app.errors import AnswerTooLarge, GatewayError
-from app.events.log import EventLog, ImmediateLog
+from app.events.log import EventLog, Fenced, ImmediateLog
 from app.events.model import (
     Done,
     Draft,
@@ -15,7 +14,6 @@ from app.events.model import (
     Event,
     Final,
     Reasoning,
-    Retract,
     RunRecord,
     Start,
     Token,
@@ -24,6 +22,7 @@ from app.events.model import (
 )
 from app.llm.reply import Reply
 from app.llm.text import utf8_size
+from app.runs.answer import Answer
 from app.runs.run import Cancelled, Outcome
 from app.runs.state import State, advance
 
@@ -31,10 +30,7 @@ _SAID = (Token, Reasoning, Draft)
 
 
 class Transcript:
-    """``max_bytes``: UTF-8 bytes of all texts together, tools' arguments and results included.
-
-    ``steps`` and ``reasoning``: what belongs to the answer beside its text.
-    """
+    """``max_bytes``: UTF-8 bytes of all texts together, tools' arguments and results included."""
 
     def __init__(self, log: EventLog, record: RunRecord, max_bytes: int) -> None:
         self._log = log
@@ -42,19 +38,7 @@ class Transcript:
         self._record = record
         self._state = State.NEW
         self._room = max_bytes
-        self._tokens: list[str] = []
-        self._reasoning: list[str] = []
-        self._preamble = ""
-        self.steps: list[Step] = []
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(self._tokens)
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(self._reasoning)
+        self.answer = Answer()
 
     async def begin(self, *, heartbeat_ms: int, retry_ms: int) -> None:
         record = self._record
@@ -79,7 +63,7 @@ class Transcript:
             if self._room < 0:
                 fitting = events[:at]
                 break
-            self._gather(event)
+            self.answer.gather(event)
         await self._write(fitting)
         if self._room < 0:
             raise AnswerTooLarge
@@ -90,12 +74,15 @@ class Transcript:
             return False
         if not isinstance(event, _SAID) or (size := utf8_size(event.text)) > self._room:
             return False
-        self._log_now.append_now(self._record.run_id, (event,))
+        try:
+            self._log_now.append_now(self._record.run_id, (event,))
+        except Fenced:  # for whoever follows the queue, not for the model that speaks
+            return False
         self._room -= size
-        if type(event) is Token:  # nearly always: as ``_gather`` does
-            self._tokens.append(event.text)
+        if type(event) is Token:  # nearly always: as ``gather`` does
+            self.answer.tokens.append(event.text)
         else:
-            self._gather(event)
+            self.answer.gather(event)
         return True
 
     def ending(self, outcome: Outcome, reply: Reply) -> Sequence[Event]:
@@ -107,7 +94,7 @@ class Transcript:
         if isinstance(outcome, str):
             status = "completed"
             model = reply.answered_by or self._record.model
-            before = [Final(self.text, outcome, usage, model)]
+            before = [Final(self.answer.text, outcome, usage, model)]
         elif isinstance(outcome, GatewayError):
             status, frees_key = "failed", outcome.retryable
             before = [Error.because(outcome, self._record.request_id)]
@@ -117,26 +104,6 @@ class Transcript:
     async def end(self, ending: Sequence[Event]) -> None:
         """Write what ``ending`` made."""
         await self._write(ending)
-
-    def _gather(self, event: Event) -> None:
-        match event:
-            case Token(text):
-                self._tokens.append(text)
-            case Reasoning(text):
-                self._reasoning.append(text)
-            case Retract(text):
-                self._tokens = [self.text.removesuffix(text)]
-                self._preamble = text
-            case ToolCall():
-                if not self.steps or self.steps[-1].results:
-                    self.steps.append(Step(self._preamble, ()))
-                    self._preamble = ""
-                step = self.steps[-1]
-                self.steps[-1] = Step(step.text, (*step.calls, event))
-            case ToolResult(id=call_id):
-                for at, step in enumerate(self.steps):
-                    if any(call.id == call_id for call in step.calls):
-                        self.steps[at] = Step(step.text, step.calls, (*step.results, event))
 
     async def _write(self, events: Sequence[Event]) -> None:
         if not events:

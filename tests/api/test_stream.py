@@ -1,7 +1,6 @@
 """A stream's two halves against a scripted ASGI server: the head, then the body."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -10,6 +9,7 @@ from app.api.guard import RequestId
 from app.api.stream import Body, NativeStream
 from app.events.model import RunRecord, Token
 from app.wire.native import HEARTBEAT
+from tests.api.serving import Server
 from tests.runs.fakes import World, hangs, says
 
 pytestmark = pytest.mark.anyio
@@ -17,65 +17,27 @@ pytestmark = pytest.mark.anyio
 NEVER_S = 60.0
 
 
-class Server:
-    """Keeps what is sent, as uvicorn does: disconnects behind the response's end, or ``leave``."""
-
-    def __init__(self) -> None:
-        self.sent: list[Message] = []
-        self._gone = asyncio.Event()
-
-    def leave(self) -> None:
-        self._gone.set()
-
-    async def receive(self) -> Message:
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        self.sent.append(message)
-        if message["type"] == "http.response.body" and not message["more_body"]:
-            self.leave()
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.sent)
-
-    async def serves(
-        self,
-        world: World,
-        run: RunRecord,
-        send: Callable[[Message], Awaitable[None]] | None = None,
-        heartbeat_s: float = NEVER_S,
-    ) -> None:
-        reader = world.log.read(run.run_id, 0)
-        stream = NativeStream(Body(world.supervisor, reader, run.run_id, (), heartbeat_s))
-        scope = {"type": "http", "method": "GET", "headers": []}
-        await RequestId(stream)(scope, self.receive, send or self.send)
+def body(world: World, run: RunRecord, heartbeat_s: float = NEVER_S) -> Body:
+    reader = world.log.read(run.run_id, 0)
+    return Body(world.supervisor, reader, run.run_id, (), heartbeat_s)
 
 
 async def test_a_whole_answer_is_a_head_and_a_body_that_ends() -> None:
     async with World(says("one ", "two")) as world:
         run, server = await world.start(), Server()
-        await server.serves(world, run)
+        await server.serves(body(world, run))
     assert [message["type"] for message in server.sent[:2]] == [
         "http.response.start",
         "http.response.body",
     ]
-    names = [line for line in server.body.split(b"\n") if line.startswith(b"event: ")]
-    assert names == [
-        b"event: start",
-        b"event: token",
-        b"event: token",
-        b"event: final",
-        b"event: done",
-    ]
+    assert server.events == ["start", "token", "token", "final", "done"]
     assert [message.get("more_body") for message in server.sent[-2:]] == [True, False]
 
 
 async def test_a_client_that_leaves_ends_the_body_and_with_it_the_run() -> None:
     async with World(hangs("part")) as world:
         run, server = await world.start(grace_s=0), Server()
-        serving = asyncio.ensure_future(server.serves(world, run))
+        serving = asyncio.ensure_future(server.serves(body(world, run)))
         await world.until(run, Token)
         server.leave()
         await serving
@@ -90,15 +52,14 @@ async def test_a_head_that_cannot_be_sent_counts_as_a_reader_that_came_and_left(
     async with World(hangs("part")) as world:
         run = await world.start(grace_s=0)
         with pytest.raises(OSError, match="gone"):
-            await Server().serves(world, run, refuse)
+            await Server().serves(body(world, run), refuse)
         assert (await world.told(run))[-1] == "cancelled"
 
 
 async def test_a_bug_behind_the_head_counts_as_a_reader_that_came_and_left() -> None:
     async with World(hangs("part")) as world:
         run, server = await world.start(grace_s=0), Server()
-        reader = world.log.read(run.run_id, 0)
-        stream = NativeStream(Body(world.supervisor, reader, run.run_id, (), NEVER_S))
+        stream = NativeStream(body(world, run))
 
         async def buggy(scope: Scope, receive: Receive, send: Send) -> None:
             await stream(scope, receive, send)
@@ -118,7 +79,7 @@ async def test_a_body_that_cannot_be_sent_counts_as_one_that_left() -> None:
     async with World(hangs("part")) as world:
         run = await world.start(grace_s=0)
         with pytest.raises(ExceptionGroup) as caught:
-            await Server().serves(world, run, refuse)
+            await Server().serves(body(world, run), refuse)
         assert caught.group_contains(OSError, match="gone")
         assert (await world.told(run))[-1] == "cancelled"
 
@@ -132,5 +93,5 @@ async def test_silence_is_filled_with_heartbeats_between_whole_frames() -> None:
             if server.body.endswith(HEARTBEAT * 3):
                 server.leave()
 
-        await server.serves(world, run, send, heartbeat_s=0.01)
+        await server.serves(body(world, run, heartbeat_s=0.01), send)
     assert server.body.endswith(b'data: {"text":"part"}\n\n' + HEARTBEAT * 3)

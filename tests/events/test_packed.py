@@ -1,5 +1,6 @@
 """Packed events come back as they were, whatever they hold, and take little room."""
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -53,7 +54,25 @@ def test_a_token_takes_little_more_than_its_text() -> None:
     assert len(pack(1, 1000, [Token("tok1 ")] * 64)) < 64 * (len("tok1 ") + 1) + 16
 
 
-@pytest.mark.parametrize("blob", [b"", b"\xc1", pack(1, 1, [])[:-1], b"\x93\x01\x01\x91\x91\xa1x"])
+def packed(*event: object) -> bytes:
+    return msgspec.msgpack.encode((1, 1, [event]))
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"\xc1",
+        pack(1, 1, [])[:-1],
+        packed("nothing"),
+        packed(),
+        packed([1]),
+        packed("error", "too", "few"),
+        packed("token", "too", "many"),
+        packed("done", "completed"),
+        packed("done", "completed", "no usage", 1.0, False),
+    ],
+)
 def test_what_is_no_batch_is_refused(blob: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # msgspec's own, of several kinds
         unpack(blob)

@@ -3,19 +3,23 @@ import test from "node:test";
 
 import { all, ANSWER, ask, BOUND, shown } from "./asking.js";
 import {
-  AGAIN, breakAfter, CHAT, EVENTS, FAILED, frame, send, serve, start, WHOLE,
+  AGAIN, breakAfter, CHAT, EVENTS, FAILED, frame, send, serve, start, stored, TALK, WHOLE,
 } from "./server.js";
 
 test("a failure before the first token is repeated with the same key, unseen", BOUND, async (t) => {
   const failed = () => send(FAILED("upstream_timeout", true));
   const { base, requests } = await serve(t, {
     [CHAT]: [failed()],
+    [TALK]: [stored("failed")],
     [AGAIN]: [failed(), send(WHOLE)],
   });
   const twice = ["start", "wait upstream_timeout", "start", "wait upstream_timeout"];
   assert.deepEqual(shown(await all(ask(base))), [...twice, ...ANSWER]);
-  assert.equal(new Set(requests.map(({ headers }) => headers["idempotency-key"])).size, 1);
-  assert.deepEqual(requests[1]?.body, { grace_seconds: 60 }, "the question is not put once more");
+  const posted = requests.filter(({ route }) => route.startsWith("POST"));
+  assert.equal(new Set(posted.map(({ headers }) => headers["idempotency-key"])).size, 1);
+  const again = { grace_seconds: 60, parent_message_id: "a1" };
+  assert.deepEqual(posted[1]?.body, again, "the question is not put once more");
+  assert.deepEqual(posted[2]?.body, again);
 });
 
 test("a failure whose ending got lost is repeated once its run has ended", BOUND, async (t) => {
@@ -23,6 +27,7 @@ test("a failure whose ending got lost is repeated once its run has ended", BOUND
   const { base } = await serve(t, {
     [CHAT]: [breakAfter(frames.slice(0, 2))],
     [EVENTS]: [send(frames.slice(2))],
+    [TALK]: [stored("failed")],
     [AGAIN]: [send(WHOLE)],
   });
   const waits = ["wait connection_lost", "wait upstream_timeout"];
@@ -31,7 +36,11 @@ test("a failure whose ending got lost is repeated once its run has ended", BOUND
 
 test("the third failure before the first token is shown", BOUND, async (t) => {
   const failed = () => send(FAILED("upstream_timeout", true));
-  const { base } = await serve(t, { [CHAT]: [failed()], [AGAIN]: [failed(), failed()] });
+  const { base } = await serve(t, {
+    [CHAT]: [failed()],
+    [TALK]: [stored("failed")],
+    [AGAIN]: [failed(), failed()],
+  });
   const words = shown(await all(ask(base)));
   assert.deepEqual(words.slice(-3), ["start", "error upstream_timeout", "done failed"]);
 });

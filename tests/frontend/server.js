@@ -9,6 +9,8 @@ import { createServer } from "node:http";
 export const RUN = "Zx3mYyQ0T1-fK_8vLw2RbQ";
 export const CHAT = "POST /chat";
 export const EVENTS = `GET /runs/${RUN}/events`;
+export const HIDDEN = `${EVENTS}?include=tools`;
+export const TALK = "GET /conversations/c1";
 export const AGAIN = "POST /conversations/c1/regenerate";
 export const STOP = `DELETE /runs/${RUN}`;
 export const USAGE = { input_tokens: 1, output_tokens: 2, total_tokens: 3, estimated: false };
@@ -76,6 +78,12 @@ export const FAILED = (code, retryable) => [
   frame(3, "done", { status: "failed", usage: USAGE }),
 ];
 
+/** The ending of a run whose server went down. */
+export const LOST = [
+  frame(1_000_000, "error", { code: "worker_lost", message: "no", retryable: true }),
+  frame(1_000_001, "done", { status: "failed", usage: USAGE }),
+];
+
 /** @param {ServerResponse} response */
 const head = (response) => response.writeHead(200, { "Content-Type": "text/event-stream" });
 
@@ -99,3 +107,19 @@ export const answer = (status, body, headers) => (response) =>
   void response
     .writeHead(status, { "Content-Type": "application/problem+json", ...headers })
     .end(body && JSON.stringify(body));
+
+/**
+ * The conversation, with a run's question and answer in it.
+ *
+ * @param {string} status the answer's
+ * @param {object[]} [tool_calls]
+ * @returns {Step}
+ */
+export const stored = (status, tool_calls = []) =>
+  answer(200, {
+    messages: [
+      { id: "a0", role: "assistant", run_id: "another", status: "completed", tool_calls: [] },
+      { id: "q1", role: "user", run_id: RUN, status: "completed", tool_calls: [] },
+      { id: "a1", role: "assistant", run_id: RUN, status, tool_calls },
+    ],
+  });

@@ -124,3 +124,30 @@ test("leaving closes the connection and throws the reason", BOUND, async (t) => 
   }, reason);
   await closed.promise;
 });
+
+test("503 on a resume is no sign that nothing is to be stopped", BOUND, async (t) => {
+  const live = untilStopped(WHOLE.slice(0, 2));
+  const refusal = answer(503, { code: "overloaded" }, { "Retry-After": "0" });
+  /** @type {Run} */
+  let run;
+  const { base } = await serve(t, {
+    [CHAT]: [breakAfter(WHOLE.slice(0, 2))],
+    [EVENTS]: [(response) => (run.stop(), refusal(response)), live.stream],
+    [STOP]: [refusal, live.stop],
+  });
+  run = ask(base);
+  assert.deepEqual(shown(await all(run)).at(-1), "done cancelled");
+});
+
+test("503 is no sign that an earlier request began nothing", BOUND, async (t) => {
+  const live = untilStopped([start()]);
+  const refusal = answer(503, { code: "overloaded" }, { "Retry-After": "20" });
+  const { base } = await serve(t, {
+    [CHAT]: [breakAfter([]), refusal, live.stream],
+    [STOP]: [live.stop],
+  });
+  const run = ask(base);
+  const events = await all(run, ({ code }) => code === "overloaded" && run.stop());
+  const waits = ["wait connection_lost", "wait overloaded"];
+  assert.deepEqual(shown(events), [...waits, "start", "done cancelled"]);
+});

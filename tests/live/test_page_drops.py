@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,7 @@ from tests.live.cutting_proxy import CuttingProxy, Exchange, Fate, cutting_proxy
 from tests.live.servers import Gateway, SimulatorProcess
 
 SILENT = re.compile(r"The connection went silent, reconnecting in [0-9]+ s…")
+GONE = re.compile(r"The server that wrote this answer went down, trying again in [0-9]+ s…")
 LOST = re.compile(r"The connection was lost, reconnecting in [0-9]+ s…")
 
 
@@ -134,6 +136,22 @@ def test_a_gateway_that_comes_back_without_the_run_is_told_from_a_lost_connectio
     chat.says("The gateway no longer has this answer, so the rest of it is lost.")
     assert chat.text == "tok0 tok1 tok2 ", "what came stays"
     expect(chat.again).to_be_visible()
+
+
+def test_a_gateway_that_is_killed_before_the_first_token_is_replaced_unseen(
+    visitor: Visitor, start_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    visitor.allow(NETWORK)
+    first = start_gateway(data_dir=tmp_path)
+    chat = visitor.chat(first.url)
+    chat.ask("sim:slow,first=2")
+    chat.says("Waiting for the answer…")
+    first.stop()
+    start_gateway(data_dir=tmp_path, port=urlsplit(first.url).port)
+
+    assert chat.completes() == expected_text("sim:slow,first=2")
+    assert chat.again.count() == 0
+    assert any(GONE.fullmatch(said) for said in chat.said)
 
 
 def test_a_reader_who_stops_while_the_connection_is_lost_stops_the_run(

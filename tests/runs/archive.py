@@ -14,6 +14,7 @@ class MemoryArchive:
     def __init__(self) -> None:
         self.conversations: dict[str, Conversation] = {}
         self.messages: dict[str, Message] = {}
+        self.lost: set[str] = set()
         self.is_away = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -40,7 +41,17 @@ class MemoryArchive:
             if write.conversation is not None:
                 self.conversations[write.conversation.id] = write.conversation
             for message in write.messages:
-                self.messages[message.id] = message
+                if self._takes(write, message):
+                    self.messages[message.id] = message
+                    self.lost |= {message.id} if write.is_lost else set()
+
+    def _takes(self, write: Write, message: Message) -> bool:
+        if write.conversation is not None:
+            return True
+        if not write.is_lost:
+            return message.id not in self.lost
+        there = self.messages.get(message.id)
+        return there is not None and there.status in ("running", "failed")
 
     async def _wait(self) -> None:
         await asyncio.sleep(0)

@@ -27,6 +27,7 @@ from app.llm.reply import Reply
 from app.llm.turn import Prompt, Turn
 from app.runs.drive import Driver
 from app.runs.exchange import Exchanges
+from app.runs.neighbours import Alone, Neighbours
 from app.runs.request import Request
 from app.runs.supervisor import Supervisor
 from tests.events.making import read_to_end
@@ -126,9 +127,9 @@ class FarLog:
         await self.near.append(run_id, events)
         await asyncio.sleep(0)
 
-    async def find(self, run_id: str) -> Snapshot | None:
+    async def find(self, run_id: str, reaching: int = 0) -> Snapshot | None:
         await asyncio.sleep(0)
-        return await self.near.find(run_id)
+        return await self.near.find(run_id, reaching)
 
     def read(self, run_id: str, after: int) -> Reader:
         return self.near.read(run_id, after)
@@ -148,6 +149,8 @@ class World:
         script: Script,
         *,
         log: EventLog | None = None,
+        neighbours: Neighbours | None = None,
+        archive: MemoryArchive | None = None,
         run_timeout_s: float = NEVER_S,
         max_runs: int = 1000,
         max_readers: int = 1000,
@@ -155,7 +158,8 @@ class World:
     ) -> None:
         self.model = FakeModel(script)
         self.log: EventLog = log or FarLog()
-        self.archive = MemoryArchive()
+        self.neighbours = neighbours or Alone()
+        self.archive = archive or MemoryArchive()
         self.journal = Journal(self.archive)
         self._limits = (run_timeout_s, max_answer_bytes)
         self._room = {"max_runs": max_runs, "max_readers": max_readers}
@@ -172,7 +176,7 @@ class World:
     def new_supervisor(self, tasks: asyncio.TaskGroup) -> Supervisor:
         exchanges = Exchanges(self.archive, self.journal, newest=20)
         driver = Driver(self.log, self.model, exchanges, tasks, *self._limits, heartbeat_s=10)
-        return Supervisor(driver, **self._room)
+        return Supervisor(driver, neighbours=self.neighbours, **self._room)
 
     async def __aexit__(
         self,

@@ -6,6 +6,7 @@ import pytest
 
 from app.errors import Draining, RunTimeout
 from app.runs import run as run_module
+from app.runs.neighbours import Alone
 from app.runs.run import Cancelled, Outcome, Run
 from tests.events.making import record
 
@@ -16,7 +17,7 @@ SHORT_S = 0.03
 
 
 def run_with(grace_s: float | None) -> Run:
-    return Run(record(grace_s=grace_s))
+    return Run(record(grace_s=grace_s), Alone().look)
 
 
 async def for_ever() -> Outcome:
