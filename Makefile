@@ -1,13 +1,14 @@
 # Everything here works on a fresh machine: the set-up happens when it is needed, in .venv.
 # PIP_* and UV_* of the machine are respected; no download address stands here or in the lock files.
-.PHONY: help run test bench bench-guard check lock clean
+.PHONY: help run test chaos bench bench-guard check lock clean
 .DEFAULT_GOAL := help
 
 # More arguments for pytest (`make test ARGS="-k resume -x"`), the benchmark (`make bench
 # ARGS="--only S1,S2 --targets gateway,nginx"`, ARGS=--help) or uv (`make lock ARGS=--upgrade`).
 ARGS ?=
 # Programs that tests drive and PyPI does not have, each with its Debian package.
-TEST_TOOLS := chromium=chromium curl=curl '/usr/lib/postgresql/*/bin/postgres=postgresql'
+TEST_TOOLS := chromium=chromium curl=curl nginx=nginx openssl=openssl redis-server=redis-server \
+	docker-compose=docker-compose '/usr/lib/postgresql/*/bin/postgres=postgresql'
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -19,6 +20,11 @@ run: ## sets everything up, then starts the gateway
 test: ## sets everything up, then runs all tests
 	@scripts/setup.sh requirements-dev.lock $(TEST_TOOLS)
 	.venv/bin/python -m pytest $(ARGS)
+
+chaos: ## five minutes in which everything breaks, with 200 readers; ARGS=--help
+	@scripts/setup.sh requirements-dev.lock nginx=nginx openssl=openssl redis-server=redis-server \
+		'/usr/lib/postgresql/*/bin/postgres=postgresql'
+	@exec .venv/bin/python -m tests.chaos $(ARGS)
 
 bench: ## the gateway and others side by side, 15 minutes; BENCH_PEERS=all: more others, an hour
 	@scripts/setup.sh requirements-dev.lock nginx=nginx
