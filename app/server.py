@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 FROZEN_S = 30.0
 LOOK_TICKS = 25  # of 0.1 s between two looks at all connections; a look takes 2 µs each
 KEEP_ALIVE_S = 75  # as nginx: longer than a person's pause between two questions
+CLOSE = (b"connection", b"close")
+# At the end: for requests that come on connections that were accepted before. Seconds.
+LAST_REQUESTS_S = 1.0
 CLOSE_S = 3  # after the drain: how long connections may take to flush their last bytes
 MAX_URL_BYTES = 65_535  # httptools can parse no longer one
 MAX_HEADER_BYTES = 64 * 1024  # h11's precedent, which uvicorn's other parser keeps
@@ -147,6 +150,7 @@ class Server(uvicorn.Server):
         self._told_to_exit = False
         self._drained: asyncio.Task[None] | None = None  # kept, or it might be collected
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: socket.socket | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -154,9 +158,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens only now, when signals are heard. Raises ``CannotListen``."""
-        listener = listen(self.config.host, self.config.port)
-        await super().startup(sockets=[*(sockets or ()), listener])
-        self._announce(listener.getsockname()[1])
+        self._listener = listen(self.config.host, self.config.port)
+        await super().startup(sockets=[*(sockets or ()), self._listener])
+        self._announce(self._listener.getsockname()[1])
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s."""
@@ -181,6 +185,11 @@ class Server(uvicorn.Server):
     def told_to_end(self) -> None:
         self.begin_drain(self.drain)
 
+    def say_close(self) -> None:
+        """From now on each answer is the last one on its connection (RFC 9112 section 9.6)."""
+        self.config.encoded_headers.append(CLOSE)  # uvicorn takes it over each second
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+
     def begin_drain(self, drain: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Once: what comes later is ignored."""
         if self._drained is None:
@@ -190,8 +199,31 @@ class Server(uvicorn.Server):
         if self.started:
             logger.info("draining for up to %g s; a second signal ends at once", self._drain_s)
             gateway: Gateway = self.lifespan.state["gateway"]
+            self.say_close()
             await gateway.supervisor.drain(self._drain_s)
+            await self._stop_listening()
+            if self.server_state.connections:  # a request may be on its way in one that is kept
+                await asyncio.sleep(LAST_REQUESTS_S)
         self.should_exit = True
+
+
+    async def _stop_listening(self) -> None:
+        """Closing the socket would reset what the kernel has accepted and we have not."""
+        late: list[socket.socket] = []
+        if self._listener is not None:
+            with suppress(OSError):  # there are no more
+                while True:
+                    late.append(self._listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for sock in late:
+            sock.setblocking(False)
+            await loop.connect_accepted_socket(self.protocol, sock)
+
+    def protocol(self) -> Connection:
+        """For one more connection."""
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
 
 def serve(app: FastAPI, settings: Settings, announce: Announce) -> None:

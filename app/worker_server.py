@@ -3,22 +3,18 @@
 import asyncio
 import socket
 from contextlib import suppress
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.api.deps import Gateway
 from app.listening import BACKLOG
-from app.server import Connection, Server, prepare
+from app.server import LAST_REQUESTS_S, Server, prepare
 from app.settings import Settings
 from app.worker import DRAIN, LEAVING, NOW, READY, RELIEVED
 
 READY_S = 5.0  # a worker accepts from then on, whatever is away
 LOOK_S = 0.02
-# A relieved worker begins runs for so long: of requests in connections that it has accepted.
-LAST_REQUESTS_S = 1.0
-CLOSE = (b"connection", b"close")
 
 
 class WorkerServer(Server):
@@ -32,7 +28,7 @@ class WorkerServer(Server):
         channel: socket.socket,
     ) -> None:
         super().__init__(config, drain_s, lambda _: None)
-        self._listener = listener
+        self._inherited = listener
         self._channel = channel
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -41,8 +37,7 @@ class WorkerServer(Server):
         loop.add_reader(self._channel, self._hear)
         await uvicorn.Server.startup(self, sockets or [])  # ours would open a port
         await self._until_ready()
-        protocol = partial(Connection, self.config, self.server_state, self.lifespan.state)
-        server = await loop.create_server(protocol, sock=self._listener, backlog=BACKLOG)
+        server = await loop.create_server(self.protocol, sock=self._inherited, backlog=BACKLOG)
         self.servers.append(server)
         self._say(READY)
 
@@ -72,6 +67,7 @@ class WorkerServer(Server):
             self._turn_away()
             self.begin_drain(self._hand_over)
         elif DRAIN in words or not words:
+            self._listener = self._inherited  # nobody else listens on it any more
             self.begin_drain(self.drain)
         if not words:
             asyncio.get_running_loop().remove_reader(self._channel)
@@ -80,8 +76,7 @@ class WorkerServer(Server):
         """What is new is for our successor: connections, and the next request on each of ours."""
         for server in self.servers:
             server.close()
-        self.config.encoded_headers.append(CLOSE)  # uvicorn takes it over each second
-        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        self.say_close()
 
     async def _hand_over(self) -> None:
         await asyncio.sleep(LAST_REQUESTS_S)

@@ -120,6 +120,7 @@ class Parent:
     def __init__(
         self, listeners: Sequence[socket.socket], drain_s: float, announce: Callable[[], None]
     ) -> None:
+        self._listeners = listeners
         self._drain_s = drain_s
         self._announce = announce
         self._workers: set[Worker] = set()
@@ -169,6 +170,8 @@ class Parent:
         raise Ended(0)
 
     async def _end(self) -> None:
+        for listener in self._listeners:  # the workers have them; who is the last closes
+            listener.close()
         for worker in self._workers:
             worker.end()
         gone = asyncio.ensure_future(self._all_gone())
