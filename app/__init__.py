@@ -8,7 +8,8 @@ The way of a token::
       │                 └── any number of readers, each only a cursor
       └──► EventSourceResponse ──► EventSource, fetch, curl -N, SDKs
 
-One log, no queue per reader: replay and live are the same read, and the writer never waits.
+One log, no queue per reader: replay and live are the same read, and the writer never waits. With
+Redis the log is copied there as it grows, and readers on other workers read a copy of it.
 """
 
 __version__ = "0.1.0"
