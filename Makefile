@@ -27,7 +27,7 @@ chaos: ## five minutes in which everything breaks, with 200 readers; ARGS=--help
 	@exec .venv/bin/python -m tests.chaos $(ARGS)
 
 bench: ## the gateway and others side by side, 15 minutes; BENCH_PEERS=all: more others, an hour
-	@scripts/setup.sh requirements-dev.lock nginx=nginx
+	@scripts/setup.sh requirements-dev.lock nginx=nginx redis-server=redis-server
 	@exec .venv/bin/python -m tests.bench $(ARGS)
 
 bench-guard: ## fails if a token has become a quarter dearer than what is committed

@@ -206,7 +206,6 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(LAST_REQUESTS_S)
         self.should_exit = True
 
-
     async def _stop_listening(self) -> None:
         """Closing the socket would reset what the kernel has accepted and we have not."""
         late: list[socket.socket] = []

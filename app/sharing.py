@@ -40,8 +40,8 @@ class Sharing:
         self.neighbours = RedisNeighbours(self._link, self._channel, worker, keep_s)
 
     def trouble(self) -> str | None:
-        """Why Redis cannot be reached just now, in a word or two."""
-        return self._link.trouble
+        """Why no new run can begin just now, in a word or two."""
+        return self._link.trouble or ("was restarted just now" if self._link.unsettled() else None)
 
     @asynccontextmanager
     async def running(self, tasks: asyncio.TaskGroup, journal: Journal) -> AsyncIterator[None]:

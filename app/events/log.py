@@ -44,7 +44,8 @@ class EventLog(Protocol):
         """
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
-        """Store events under the next numbers, 1 first, without gaps. All or none.
+        """Store events under the next numbers, 1 first, without gaps. All or none. It takes a
+        bounded time, whatever stands between us and where they are stored.
 
         Raises ``Fenced``."""
 

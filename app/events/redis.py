@@ -10,6 +10,7 @@ run has raised the epoch.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -134,6 +135,10 @@ class RedisEventLog:
         """``callback`` is told of runs of ours that another worker has ended."""
         self._shipper.on_fenced = callback
 
+    def let_go(self) -> None:
+        """Readers of other workers' runs shall go to another worker."""
+        self._mirrors.let_go()
+
     def hasten(self) -> None:
         """We are about to go: endings do not wait long for Redis from now on."""
         self._shipper.hasten()
@@ -199,19 +204,19 @@ class RedisEventLog:
     async def _ask(self, run_id: str, reaching: int) -> Snapshot | None:
         """A reader is ahead of Redis, if its cursor is good: its worker had told it more than it
         had shipped. A worker that lives ships the rest now; of one that died nobody can say."""
+        asked = secrets.token_urlsafe(6)
         worker = await self.writer_of(run_id)
-        before = await self.link.call("ZSCORE", self.link.keys.leases, run_id)
         if worker is not None:
-            await self.link.call("PUBLISH", self.link.keys.asked(worker), run_id)
+            await self.link.call("PUBLISH", self.link.keys.asked(worker), f"{run_id} {asked}")
         clock = asyncio.get_running_loop().time
         until = clock() + ASK_S
         while True:
             await asyncio.sleep(LOOK_S)
-            lease = await self.link.call("ZSCORE", self.link.keys.leases, run_id)
+            told = await self.link.call("HGET", self.link.keys.run(run_id), "asked")
             snapshot = await self._look(run_id)
             if snapshot is None or snapshot.done is not None or reaching <= snapshot.last_seq:
                 return snapshot
-            if lease is not None and lease != before:
+            if told is not None and asked in told.decode().split():
                 return snapshot  # all is there
             if clock() >= until:
                 return structs.replace(snapshot, lags=True)
@@ -230,7 +235,8 @@ class _Asked:
         pass  # who asks asks no longer than some seconds
 
     def heard(self, message: bytes) -> None:
-        self._shipper.answer(message.decode())
+        run_id, _, asked = message.decode(errors="replace").partition(" ")
+        self._shipper.answer(run_id, asked)
 
     def deaf(self) -> None:
         pass

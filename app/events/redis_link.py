@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 import random
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,7 +32,8 @@ RETRY_S = (0.1, 1.0)
 # Nothing heard for so long, although the pulse beats: this process itself stood still.
 BREAK_S = 4.0
 # After Redis came back empty, workers need so long to write again what they have.
-SETTLE_S = 5.0
+SETTLE_S = 4.0
+_RUN_ID = re.compile(rb"run_id:(\w+)")
 
 
 class Script:
@@ -65,8 +67,10 @@ class Link:
         self.trouble: str | None = "connecting"
         self.last_contact = -math.inf
         self._since = 0.0
-        self._emptied = -math.inf
+        self._forgot = -math.inf
+        self._back = -math.inf
         self._mark: bytes | None = None
+        self._server: list[bytes] = []  # its own id, new with each start
         self._is_back = asyncio.Event()
         self._has_failed = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
@@ -86,9 +90,13 @@ class Link:
         is_broken = self.trouble is not None or now - self.last_contact > BREAK_S
         return 0.0 if is_broken else now - self._since
 
+    def back_s(self) -> float:
+        """For how long it can be reached again; 0 while it is away, infinite if it never was."""
+        return 0.0 if self.trouble is not None else time.monotonic() - self._back
+
     def unsettled(self) -> bool:
-        """Redis came back empty a moment ago: what is not found may be about to be written."""
-        return time.monotonic() - self._emptied < SETTLE_S
+        """Redis was restarted a moment ago: what is not found may be about to be written again."""
+        return time.monotonic() - self._forgot < SETTLE_S
 
     def on_return(self, callback: Callable[[], None]) -> None:
         """Called each time Redis can be reached again, the first time too, and where its data is
@@ -203,21 +211,27 @@ class Link:
         deadline = asyncio.get_running_loop().time() + CALL_S
         ours = secrets.token_hex(8)
         probe: list[Command] = [("SET", self.keys.store, ours, "NX", "GET")]
-        told = list(Script.known) if self.trouble is not None else []
+        is_return = self.trouble is not None
+        told = list(Script.known) if is_return else []
         probe += [("SCRIPT", "LOAD", script.text) for script in told]
+        if is_return:
+            probe.append(("INFO", "server"))
         answers = await self._exchange(self._pulse, probe, deadline)
         for answer in answers:
             if isinstance(answer, ErrorReply):  # older than 7.0, or a script that is not Lua
                 self._fail(matter(answer))
                 raise StoreAway
-        mark = answers[0] or ours.encode()
-        is_emptied = self._mark is not None and mark != self._mark
-        self._mark = mark
-        if is_emptied:
-            logger.warning("Redis has lost its data")
-            self._emptied = time.monotonic()
+        mark: bytes = answers[0] or ours.encode()
+        server = _RUN_ID.findall(answers[-1]) if is_return else self._server
+        if self._mark is not None and is_return:
+            self._back = time.monotonic()
+        if self._mark is not None and (mark, server) != (self._mark, self._server):
+            logger.warning("Redis was restarted: it may have lost data")
+            self._forgot = time.monotonic()
+            is_return = True
+        self._mark, self._server = mark, server
         self._told.update(told)
-        if is_emptied or self.trouble is not None:
+        if is_return:
             self._return()
 
     def _heard(self) -> None:

@@ -80,6 +80,11 @@ class Mirrors:
         mirror.readers += 1
         return _MirrorReader(mirror, after, self._left)
 
+    def let_go(self) -> None:
+        """Their readers get what is here, and then ``LogGone``."""
+        for mirror in list(self._mirrors.values()):
+            self._drop(mirror)
+
     async def run(self) -> NoReturn:
         """Look and tidy up, until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -40,7 +40,8 @@ return 1
 """)
 
 # KEYS: run, log. ARGV: channel, epoch, first number, last number (below the first: only look),
-# batch, milliseconds to live ('' for those of before), 1 where the batch is the ending.
+# batch, milliseconds to live ('' for those of before), 1 where the batch is the ending, and for who
+# only looks: what other workers asked with, to be noted where all that comes before is stored.
 # Answers {how, last number}: stored; doubled: it was stored before; refused: what comes before it
 # is not stored; fenced: another worker has ended the run; gone: there is no such run.
 APPEND = Script("""
@@ -51,7 +52,10 @@ if run[1] ~= ARGV[2] then return {'fenced', last} end
 local first = tonumber(ARGV[3])
 if last >= first then return {'doubled', last} end
 if last < first - 1 then return {'refused', last} end
-if tonumber(ARGV[4]) < first then return {'stored', last} end
+if tonumber(ARGV[4]) < first then
+  if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'asked', ARGV[8]) end
+  return {'stored', last}
+end
 redis.call('XADD', KEYS[2], ARGV[2] .. '-' .. ARGV[4], 'b', ARGV[5])
 redis.call('HSET', KEYS[1], 'last', ARGV[4])
 if ARGV[7] == '1' then redis.call('HSET', KEYS[1], 'ending', ARGV[5]) end

@@ -24,9 +24,22 @@ LEASE_MS = round(LEASE_S * 1000)
 
 class Shipment:
     """``acked``: the last number that Redis has. ``contact``: loop time at which Redis last said
-    that the run is ours. ``ending``: readers do not see it before Redis has it, or ``is_told``."""
+    that the run is ours. ``asked``: what other workers ask with. ``has_lease``: it needs no new
+    one. ``ending``: readers do not see it before Redis has it, or ``is_told``. ``is_fenced``:
+    another worker has ended the run."""
 
-    __slots__ = ("acked", "contact", "ended", "ending", "epoch", "has_lease", "is_told", "log")
+    __slots__ = (
+        "acked",
+        "asked",
+        "contact",
+        "ended",
+        "ending",
+        "epoch",
+        "has_lease",
+        "is_fenced",
+        "is_told",
+        "log",
+    )
 
     def __init__(self, log: RunLog, now: float) -> None:
         self.log = log
@@ -34,8 +47,10 @@ class Shipment:
         self.acked = 0
         self.contact = now
         self.has_lease = True
+        self.asked: list[str] = []
         self.ending: list[Entry] = []
         self.is_told = False
+        self.is_fenced = False
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -117,9 +132,10 @@ class Speech:
         if shipment.ending:
             yield from self._end(shipment)
             return
-        if not waiting:
-            yield self._append(shipment, [])
-        if not shipment.has_lease:  # behind all else: who sees it knows that all is there
+        if not waiting or shipment.asked:
+            yield self._look(shipment, waiting[-1].seq if waiting else shipment.acked)
+        if not shipment.has_lease:
+            shipment.has_lease = True
             yield self.lease(shipment.run_id), -1
 
     def _end(self, shipment: Shipment) -> Iterator[tuple[Command, int]]:
@@ -133,23 +149,23 @@ class Speech:
         yield ("ZREM", self.keys.leases, record.run_id), -1
 
     def _append(self, shipment: Shipment, batch: Sequence[Entry]) -> tuple[Command, int]:
-        """Without entries it only asks whether the run is still ours."""
-        run_id = shipment.run_id
-        first = batch[0].seq if batch else shipment.acked + 1
-        blob = pack(shipment.epoch, first, [entry.event for entry in batch]) if batch else b""
-        is_ending = bool(batch) and batch is shipment.ending
+        first = batch[0].seq
+        blob = pack(shipment.epoch, first, [entry.event for entry in batch])
+        is_ending = batch is shipment.ending
         live_ms: int | str = self.alive_ms if first == 1 else ""
-        command = APPEND.command(
-            [self.keys.run(run_id), self.keys.log(run_id)],
-            self.keys.events(run_id),
-            shipment.epoch,
-            first,
-            first + len(batch) - 1,
-            blob,
-            self.retention_ms if is_ending else live_ms,
-            int(is_ending),
-        )
+        live_ms = self.retention_ms if is_ending else live_ms
+        command = self._said(shipment, first, batch[-1].seq, blob, live_ms, int(is_ending), "")
         return command, len(blob)
+
+    def _look(self, shipment: Shipment, last: int) -> tuple[Command, int]:
+        """An append of nothing behind number ``last``: whether the run is still ours."""
+        asked, shipment.asked = " ".join(shipment.asked), []
+        return self._said(shipment, last + 1, last, b"", "", 0, asked), 0
+
+    def _said(self, shipment: Shipment, *what: str | bytes | int) -> Command:
+        run_id = shipment.run_id
+        of_the_run = [self.keys.run(run_id), self.keys.log(run_id)]
+        return APPEND.command(of_the_run, self.keys.events(run_id), shipment.epoch, *what)
 
 
 def _batch(entries: Sequence[Entry], at: int) -> Sequence[Entry]:

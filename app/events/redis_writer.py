@@ -16,6 +16,7 @@ from app.events.model import Entry
 from app.events.packed import unpack
 from app.events.redis_keys import LEASE_S, RENEW_S
 from app.events.redis_link import Link
+from app.events.redis_patience import Patience
 from app.events.redis_scripts import LEASE
 from app.events.redis_shipment import LEASE_MS, Shipment, Speech
 from app.events.redis_wire import Command
@@ -45,11 +46,11 @@ class Shipper:
         self._speech = speech
         self._shipments: dict[str, Shipment] = {}
         self._changed: dict[str, Shipment] = {}
+        self._ended: dict[str, Shipment] = {}  # as long as their logs are in memory
         self._debris: list[Command] = []
         self._work = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
-        self._patience: set[asyncio.Timeout] = set()
-        self._longest_s = LEASE_S  # that an ending waits
+        self._patience = Patience()
         self.on_fenced: Callable[[str], None] = lambda run_id: None  # noqa: ARG005  # nobody asks
         link.on_return(self._look_at_all)
 
@@ -81,10 +82,10 @@ class Shipper:
             self._changed[run_id] = shipment
             self._work.set()
 
-    def answer(self, run_id: str) -> None:
-        """Another worker asks how far a run is: a new lease tells it that Redis has all."""
+    def answer(self, run_id: str, asked: str) -> None:
+        """Another worker asks how far a run is: once Redis has all, ``asked`` is noted there."""
         if (shipment := self._shipments.get(run_id)) is not None:
-            shipment.has_lease = False
+            shipment.asked.append(asked)
             self.changed(run_id)
 
     async def end(self, run_id: str, ending: list[Entry]) -> None:
@@ -95,35 +96,20 @@ class Shipper:
             raise Fenced
         shipment.ending = ending
         self.changed(run_id)
-        until = min(shipment.contact + LEASE_S, self._clock() + self._longest_s)
-        patience = asyncio.timeout_at(until)
-        try:
-            async with patience:
-                self._patience.add(patience)
-                await asyncio.shield(shipment.ended)
-        except TimeoutError:
-            if shipment.ended.done():
-                return
+        if not await self._patience.wait(shipment.ended, shipment.contact):
             logger.warning("run %s ends without Redis, for its readers here only", run_id)
             shipment.is_told = True
             self._logs.extend(shipment.log, ending)
-        finally:
-            self._patience.discard(patience)
 
     def hasten(self) -> None:
         """We are about to go: endings wait for Redis no longer than ``HASTY_S`` from now on."""
-        self._wait_at_most(HASTY_S)
-
-    def _wait_at_most(self, seconds: float) -> None:
-        self._longest_s = seconds
-        until = self._clock() + seconds
-        for patience in self._patience:
-            patience.reschedule(min(patience.when() or until, until))
+        self._patience.at_most(HASTY_S)
 
     def forget(self, log: RunLog) -> None:
         """The log is dropped from memory; what Redis does not have of it is lost."""
         run_id = log.record.run_id
         self._changed.pop(run_id, None)
+        self._ended.pop(run_id, None)
         if self._shipments.pop(run_id, None) is not None:
             logger.error("run %s was dropped before Redis had its end", run_id)
 
@@ -137,7 +123,7 @@ class Shipper:
                 due = self._clock() + LINGER_S
                 await self._try_to_ship()
         finally:
-            self._wait_at_most(0)
+            self._patience.at_most(0)
 
     async def renew(self) -> NoReturn:
         """For ever: renew our leases."""
@@ -180,7 +166,11 @@ class Shipper:
 
     def _look_at_all(self) -> None:
         """Redis can be reached again: what became of our runs there?"""
+        for shipment in self._shipments.values():
+            shipment.has_lease = False
         self._changed |= self._shipments
+        if self._link.unsettled():  # it may have forgotten how they ended
+            self._changed |= self._ended
         self._work.set()
 
     async def _try_to_ship(self) -> None:
@@ -205,7 +195,13 @@ class Shipper:
                 commands.append(command)
                 sent.append(None if size < 0 else shipment)
                 room -= size
-        answers = await self._link.write(commands) if commands else []
+        try:
+            answers = await self._link.write(commands) if commands else []
+        except BaseException:
+            for one in sent:
+                if one is not None:
+                    one.has_lease = False  # nobody knows
+            raise
         del self._debris[:debris]
         stuck = set[str]()
         for one, answer in zip(sent, answers, strict=True):
@@ -214,7 +210,7 @@ class Shipper:
             if not await self._stored(one, answer):
                 stuck.add(one.run_id)
         for one in sent:
-            if one is not None and one.run_id in self._shipments:
+            if one is not None and not one.is_fenced:
                 self._settle(one)
         if not self._changed and not self._debris:
             self._work.clear()
@@ -234,7 +230,6 @@ class Shipper:
         else:
             shipment.acked = int(answer[1])
             shipment.contact = self._clock()
-            shipment.has_lease = True
         return how == b"stored"
 
     def _settle(self, shipment: Shipment) -> None:
@@ -244,10 +239,13 @@ class Shipper:
         if shipment.has_ended:
             self._shipments.pop(run_id, None)
             if not shipment.is_told:
+                shipment.is_told = True
                 self._logs.extend(shipment.log, shipment.ending)
             if not shipment.ended.done():
                 shipment.ended.set_result(None)
-        elif shipment.waiting() or shipment.ending:
+            if not shipment.log.gone:
+                self._ended[run_id] = shipment
+        elif shipment.waiting() or shipment.ending or shipment.asked or not shipment.has_lease:
             self._changed[run_id] = shipment  # behind the others
 
     def _is_surely_lost(self, shipment: Shipment) -> bool:
@@ -256,19 +254,23 @@ class Shipper:
         return self._clock() - shipment.contact < LEASE_S + retention_s
 
     async def _fence(self, shipment: Shipment) -> None:
-        """Another worker has ended the run: our readers get that ending. Raises ``StoreAway``."""
-        run_id = shipment.run_id
-        ending = await self._link.call("HGET", self._link.keys.run(run_id), "ending")
-        logger.warning("run %s was ended by another worker, which thought us dead", run_id)
-        if self._shipments.pop(run_id, None) is None:
-            return
+        """Another worker has ended the run: our readers get that ending, unless they have one.
+        Raises ``StoreAway``."""
+        run_id, keys = shipment.run_id, self._link.keys
+        ending = await self._link.call("HGET", keys.run(run_id), "ending")
+        await self._link.call("ZREM", keys.leases, run_id)  # we may just have made one
+        shipment.is_fenced = True
         self._changed.pop(run_id, None)
-        if ending is None:
-            self._logs.drop(run_id)
-        elif not shipment.is_told:
+        self._ended.pop(run_id, None)
+        is_running = self._shipments.pop(run_id, None) is not None
+        logger.warning("run %s was ended by another worker, which thought us dead", run_id)
+        if ending is None or shipment.is_told:
+            self._logs.drop(run_id)  # whoever asks from now on is told what stands in Redis
+        else:
             batch = unpack(ending)
             self._logs.extend(shipment.log, shipment.log.number(batch.events, batch.first))
         if not shipment.ended.done():
             shipment.ended.set_exception(Fenced())
             shipment.ended.exception()  # nobody may be waiting for it
-        self.on_fenced(run_id)
+        if is_running:
+            self.on_fenced(run_id)

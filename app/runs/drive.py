@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = (1000, 3000)  # EventSource's pause before it comes back: contract section 4
 ENDINGS_WAIT_S = 5.0  # how long runs that were told to end may take
-# A log that is shared bounds by itself how long an ending waits for it: by a lease. This is for one
-# that fails to.
-LAST_WORDS_S = 30.0
 
 
 class Model(Protocol):
@@ -101,8 +98,7 @@ class Driver:
                 await self.exchanges.keep_answer(exchange, transcript.answer, ending)
             except Exception:  # readers get their ending all the same
                 logger.exception("the answer of run %s is not stored", run.record.run_id)
-            async with asyncio.timeout(LAST_WORDS_S):
-                await transcript.end(ending)
+            await transcript.end(ending)
         except Fenced:
             _say_lost(run)
         except Exception:

@@ -84,10 +84,18 @@ class Elsewhere:
     async def silence(self, conversation_id: str, owner: str, within_s: float) -> None:
         """Cancel what another worker says in a conversation. Raises ``ConversationBusy`` if it does
         not end, ``StoreAway``."""
-        run_id = await self._talks.talker(owner, conversation_id)
-        found = await self._log.find(run_id) if run_id else None
-        if found is not None and await self.stop(found, within_s) == "running":
-            raise ConversationBusy
+        until = time.monotonic() + within_s
+        while talker := await self._talks.talker(owner, conversation_id):
+            found = await self._log.find(talker.run_id)
+            if found is not None:
+                if await self.stop(found, max(0.0, until - time.monotonic())) == "running":
+                    raise ConversationBusy
+                return
+            if talker.age_s > BEGINNING_S:
+                return
+            if time.monotonic() > until:
+                raise ConversationBusy
+            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def claim(self, run: Run, request: Request, within_s: float) -> RunRecord:
         """Let the run talk in its conversation: its record is the answer, or that of the run that
@@ -123,6 +131,11 @@ class Elsewhere:
 
     def reads(self, run_id: str, yes: bool) -> None:
         self._neighbours.reads(run_id, yes)
+
+    def let_go(self) -> None:
+        """We go."""
+        if isinstance(self._log, SharedLog):
+            self._log.let_go()
 
     def hasten(self) -> None:
         """We are about to go."""

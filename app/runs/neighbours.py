@@ -31,8 +31,8 @@ class Talker(NamedTuple):
 class Talks(Protocol):
     """One run at a time talks in a conversation, whichever worker makes it."""
 
-    async def talker(self, owner: str, conversation_id: str) -> str | None:
-        """The run that talks there, if it has not ended. Raises ``StoreAway``."""
+    async def talker(self, owner: str, conversation_id: str) -> Talker | None:
+        """Who talks there, or did and is not known to have ended. Raises ``StoreAway``."""
 
     async def claim(
         self, owner: str, conversation_id: str, run_id: str, instead_of: str | None
@@ -73,6 +73,9 @@ class SharedLog(Protocol):
     def hasten(self) -> None:
         """We are about to go: endings do not wait long for others from now on."""
 
+    def let_go(self) -> None:
+        """We go: readers of other workers' runs shall go to another worker."""
+
 
 class Alone:
     """There are no other workers."""
@@ -94,7 +97,7 @@ class Alone:
     def look(self, run_id: str) -> bool:  # noqa: ARG002  the protocol's
         return False
 
-    async def talker(self, owner: str, conversation_id: str) -> str | None:  # noqa: ARG002  the protocol's
+    async def talker(self, owner: str, conversation_id: str) -> Talker | None:  # noqa: ARG002  the protocol's
         return None
 
     async def claim(

@@ -8,6 +8,7 @@ every ``RENEW_S`` seconds as long as there is one.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 from app.errors import StoreAway
 from app.events.redis_channel import Channel
 from app.events.redis_keys import LEASE_S, RENEW_S
-from app.events.redis_link import Link
+from app.events.redis_link import SETTLE_S, Link
 from app.events.redis_wire import Command
 from app.runs.neighbours import Household, Neighbours
 from app.runs.redis_talks import RedisTalks
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 500  # runs in one pipeline: a few milliseconds for either side
 LAST_WORDS_S = 1.0  # at exit, to give back what we claim
 PAUSE_S = 1.0  # after a bug
+# Without Redis nobody knows who reads elsewhere: whoever moved there cannot say so. A look is tried
+# again for so long, as long as readers there would wait for Redis.
+PATIENCE_S = 30.0
+LOOK_AGAIN_S = 0.5
 
 
 class RedisNeighbours:
@@ -44,6 +49,7 @@ class RedisNeighbours:
         self._changed = set[str]()  # those among them of which nobody knows yet
         self._claimed = set[str]()
         self._unseen = set[str]()  # runs of ours that are to be looked at
+        self._patience: dict[str, float] = {}  # until when a look is tried again
         self._held = set[str]()  # those that were read elsewhere when we looked
         self._renewal = 0.0  # when the next one is due
         link.on_return(self._returned)
@@ -73,8 +79,7 @@ class RedisNeighbours:
             self._work.set()
 
     def look(self, run_id: str) -> bool:
-        if self._link.trouble is not None:
-            return False
+        self._patience.setdefault(run_id, time.monotonic() + PATIENCE_S)
         self._unseen.add(run_id)
         self._work.set()
         return True
@@ -103,7 +108,7 @@ class RedisNeighbours:
         """For ever: tell others of our readers, and look for theirs."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._renewal):
+                async with asyncio.timeout_at(self._wake_at()):
                     await self._work.wait()
             self._work.clear()
             try:
@@ -131,6 +136,7 @@ class RedisNeighbours:
         """What was not told because Redis is away is told when it is back."""
         clock = asyncio.get_running_loop().time
         is_due = clock() >= self._renewal
+        self._unseen |= self._patience.keys()
         if is_due:
             self._renewal = clock() + RENEW_S
             self._unseen |= self._held
@@ -160,8 +166,20 @@ class RedisNeighbours:
                     self._held.add(run_id)
                 elif are_there is False:
                     self._held.discard(run_id)
-                if self._household is not None:
-                    self._household.read_elsewhere(run_id, are_there)
+                until = self._patience.get(run_id, 0.0)
+                is_known = are_there is not None or not self._is_in_doubt()
+                if is_known or time.monotonic() > until:
+                    self._patience.pop(run_id, None)
+                    if self._household is not None:
+                        self._household.read_elsewhere(run_id, are_there)
+
+    def _is_in_doubt(self) -> bool:
+        """Redis is away, or its other users have not told it again yet what it forgot."""
+        return self._link.back_s() < SETTLE_S
+
+    def _wake_at(self) -> float:
+        soon = asyncio.get_running_loop().time() + LOOK_AGAIN_S
+        return min(soon, self._renewal) if self._patience else self._renewal
 
     def _are_there(self, run_id: str, top: Any, now_ms: int) -> bool | None:
         """``top``: worker and time (ms) of the claim that lasts longest. One that has lapsed, or is

@@ -24,9 +24,10 @@ class RedisTalks:
         self._released: dict[tuple[str, str], None] = {}  # key and run id, in order
         self._is_forgotten = False
 
-    async def talker(self, owner: str, conversation_id: str) -> str | None:
-        run_id = await self._link.call("GET", self._link.keys.talk(owner, conversation_id))
-        return run_id.decode() if run_id else None
+    async def talker(self, owner: str, conversation_id: str) -> Talker | None:
+        key = self._link.keys.talk(owner, conversation_id)
+        run_id = await self._link.call("GET", key)
+        return await self._talker(key, run_id.decode()) if run_id else None
 
     async def claim(
         self, owner: str, conversation_id: str, run_id: str, instead_of: str | None
@@ -38,8 +39,7 @@ class RedisTalks:
         if held.decode() == run_id:
             self._ours[key] = run_id
             return None
-        left_ms = await self._link.call("PTTL", key)  # below 0: it was just given back
-        return Talker(held.decode(), max(0, self._keep_ms - max(0, left_ms)) / 1000)
+        return await self._talker(key, held.decode())
 
     def release(self, owner: str, conversation_id: str, run_id: str) -> None:
         key = self._link.keys.talk(owner, conversation_id)
@@ -47,6 +47,10 @@ class RedisTalks:
             del self._ours[key]
         self._released[key, run_id] = None
         self._wake()
+
+    async def _talker(self, key: str, run_id: str) -> Talker:
+        left_ms = await self._link.call("PTTL", key)  # below 0: it was just given back
+        return Talker(run_id, max(0, self._keep_ms - max(0, left_ms)) / 1000)
 
     def forgotten(self) -> None:
         """What we hold may be gone from Redis."""

@@ -175,13 +175,13 @@ class Supervisor:
     async def drain(self, seconds: float) -> None:
         """Refuse new runs, let the running ones finish for ``seconds``, then end them."""
         self.draining = True
-        if await self._idle_within(seconds):
-            return
-        self._elsewhere.hasten()
-        for run in list(self._runs.values()):
-            run.stop(Draining())
-        if not await self._idle_within(ENDINGS_WAIT_S):
-            logger.error("%d runs did not end when told to", len(self._runs))
+        if not await self._idle_within(seconds):
+            self._elsewhere.hasten()
+            for run in list(self._runs.values()):
+                run.stop(Draining())
+            if not await self._idle_within(ENDINGS_WAIT_S):
+                logger.error("%d runs did not end when told to", len(self._runs))
+        self._elsewhere.let_go()
 
     async def _idle_within(self, seconds: float) -> bool:
         try:

@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tests.bench.load import Asking, Plan
@@ -31,19 +32,20 @@ MANY_RUNS = {"GATEWAY_MAX_RUNS": "10000"}
 RUN_LIMIT_S = 60.0
 
 
-def readers(running: Running, plan: Plan = READERS) -> Figures:
-    run_id = _start_run(running, plan.model)
-    return running.measure_asking(plan, _following(running, run_id))
+def readers(running: Running, plan: Plan = READERS, writer: Running | None = None) -> Figures:
+    """``writer``: the gateway that makes the run, where it is another one."""
+    run_id = start_run(writer or running, plan.model)
+    return running.measure_asking(plan, following(running, [run_id]))
 
 
 def replay(running: Running, plan: Plan = REPLAY) -> list[Figures]:
-    run_id = _start_run(running, plan.model)
+    run_id = start_run(running, plan.model)
     deadline = time.monotonic() + RUN_LIMIT_S
     while (status := _call(running, "GET", f"/runs/{run_id}")["status"]) != "completed":
         if time.monotonic() > deadline:
             raise BenchError(f"the run to replay is {status} after {RUN_LIMIT_S:g} s")
         time.sleep(0.05)
-    return [running.measure_asking(plan, _following(running, run_id)) for _ in range(REPLAYS)]
+    return [running.measure_asking(plan, following(running, [run_id])) for _ in range(REPLAYS)]
 
 
 def growth(bench: Bench, name: str, target: Target) -> dict[int, Figures]:
@@ -57,15 +59,25 @@ def growth(bench: Bench, name: str, target: Target) -> dict[int, Figures]:
     return figures
 
 
-def _start_run(running: Running, model: str) -> str:
-    run_id: str = _call(running, "POST", "/runs", {"model": model, "text": "say it"})["run_id"]
+def start_run(running: Running, model: str) -> str:
+    """It goes on while nobody reads it."""
+    body = {"model": model, "text": "say it", "on_disconnect": "continue"}
+    run_id: str = _call(running, "POST", "/runs", body)["run_id"]
     return run_id
 
 
-def _following(running: Running, run_id: str) -> Asking:
+def following(running: Running, run_ids: Sequence[str]) -> Asking:
+    """Each stream follows one run, in turn."""
     asking = running.target.asking(running.place, "")
-    request = f"GET /runs/{run_id}/events HTTP/1.1\r\nhost: 127.0.0.1:{asking.port}\r\n\r\n"
-    return Asking(asking.port, lambda _: request.encode(), asking.token)
+
+    def request(tag: str) -> bytes:
+        number = int(tag[1:].partition(".")[0])  # as `Load` counts its streams
+        run_id = run_ids[number % len(run_ids)]
+        return (
+            f"GET /runs/{run_id}/events HTTP/1.1\r\nhost: 127.0.0.1:{asking.port}\r\n\r\n".encode()
+        )
+
+    return Asking(asking.port, request, asking.token)
 
 
 def _call(running: Running, method: str, path: str, body: object = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.bench.figures import (
 from tests.bench.measure import Figures
 from tests.bench.results import Result, Results, Silence
 from tests.bench.silence import SILENCE_S
+from tests.bench.sizing import remote_against_all, remote_in_crowd
 
 AT_ONCE_S = 0.5  # for a head, and for a heartbeat to be late
 _NOTHING = Result("not measured")
@@ -44,6 +45,7 @@ def goals(results: Results) -> list[Goal]:
         *_silence(gateway),
         *_starts(results, gateway),
         *_runs(gateway),
+        *_sharing(gateway),
     ]
 
 
@@ -152,3 +154,10 @@ def _runs(gateway: Result) -> Iterator[Goal]:
     yield from _at_most("5,000 streams, CPU per token, against 500", cost, 1.3, TIMES, 2)
     memory = ratio(median(many, 1, kib_per_stream), median(few, 1, kib_per_stream))
     yield from _at_most("5,000 streams, memory per stream, against 500", memory, 1.1, TIMES, 2)
+
+
+def _sharing(gateway: Result) -> Iterator[Goal]:
+    if sharing := gateway.sharing:
+        whole, crowd = remote_against_all(sharing), remote_in_crowd(sharing)
+        yield from _at_most("remote reader, against making and reading", whole, 1.5, TIMES, 2)
+        yield from _at_most("1,000 remote readers, against local ones", crowd, 1.5, TIMES, 2)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.bench.machine import Machine
 from tests.bench.measure import Figures
-from tests.bench.results import Result, Results
+from tests.bench.results import RedisUse, Result, Results, Sharing
 
 _FIGURES = Figures(
     ok=1,
@@ -37,3 +37,31 @@ def failed(cpu_us_per_token: float = 1.0) -> Figures:
 
 def results(runs: int = 3, **targets: Result) -> Results:
     return Results(_MACHINE, runs, targets)
+
+
+def sharing(**fields: Any) -> Sharing:
+    use = RedisUse(
+        cpu_us=17.7,
+        commands={"evalsha": 0.9, "xadd": 0.9, "get": 0.02},
+        bytes_in=250.0,
+        bytes_out=20.0,
+        log_bytes=48.0,
+        memory_bytes=62.0,
+    )
+    found = Sharing(
+        alone={load: figures(90) for load in ("S1", "S2", "local")},
+        writer={
+            load: figures(cost)
+            for load, cost in (
+                ("S1", 99),
+                ("S2", 99),
+                ("local", 120),
+                ("unread", 80),
+                ("remote", 77),
+            )
+        },
+        redis=dict.fromkeys(("S1", "S2", "local", "remote"), use),
+        remote=figures(60),
+        crowd={"local": figures(5), "remote": figures(6)},
+    )
+    return replace(found, **fields)

@@ -22,6 +22,7 @@ from tests.bench.figures import (
 from tests.bench.goals import goals, longest_s
 from tests.bench.measure import Figures
 from tests.bench.results import Leaving, Result, Results, Silence
+from tests.bench.sizing import tables
 
 _AGAINST = (f"{TIMES} nginx", "naive ÷ this")
 _COMPARISON = (
@@ -50,7 +51,13 @@ def report(results: Results) -> str:
         _DETAILS, ([name, *_detailed(found, results)] for name, found in results.targets.items())
     )
     errors = [f"{name}: {found.error}\n" for name, found in through.items() if found.error]
-    parts = [head, comparison, *errors, details, _noise(results), _reached(results)]
+    sharing = [
+        table(*each)
+        for found in through.values()
+        if found.sharing is not None
+        for each in tables(found.sharing)
+    ]
+    parts = [head, comparison, *errors, details, *sharing, _noise(results), _reached(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -152,6 +159,7 @@ def _noise(results: Results) -> str:
             (found.many, 1),
             (found.readers, 1),
             (list(found.growth.values()), len(found.growth)),
+            (_shared(found), len(_shared(found))),
         )
         for run in quietest(runs, kept)
     ]
@@ -162,3 +170,7 @@ def _noise(results: Results) -> str:
         f"core (median; worst {max(noise):.1f} %). "
         f"~: more than {NOISY * 100:g} % in a run that counts.\n"
     )
+
+
+def _shared(found: Result) -> list[Figures]:
+    return found.sharing.measured() if found.sharing else []

@@ -36,6 +36,32 @@ class Start:
     idle_mib: float
 
 
+@dataclass(frozen=True)
+class RedisUse:
+    """Redis's own account of one load; all of it for each token."""
+
+    cpu_us: float
+    commands: dict[str, float]  # by name; those that scripts call are in it too
+    bytes_in: float  # from workers
+    bytes_out: float
+    log_bytes: float  # memory of the runs' streams, once the runs have ended
+    memory_bytes: float  # by which all memory grew, less what connections take
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Workers that share runs through Redis. By load, see ``sharing``."""
+
+    alone: dict[str, Figures]  # CPU of the writer without Redis
+    writer: dict[str, Figures]  # with it
+    redis: dict[str, RedisUse]
+    remote: Figures  # CPU of the readers' worker
+    crowd: dict[str, Figures]  # of the readers' worker, by where the run is made
+
+    def measured(self) -> list[Figures]:
+        return [*self.alone.values(), *self.writer.values(), self.remote, *self.crowd.values()]
+
+
 @dataclass
 class Result:
     """Of one target; empty where a scenario was not run, or does not apply."""
@@ -51,6 +77,7 @@ class Result:
     readers: list[Figures] = field(default_factory=list)
     replay: list[Figures] = field(default_factory=list)
     growth: dict[int, Figures] = field(default_factory=dict)  # by open streams
+    sharing: Sharing | None = None
 
 
 @dataclass

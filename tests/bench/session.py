@@ -10,9 +10,10 @@ from tests.bench.measure import Figures
 from tests.bench.processes import BenchError
 from tests.bench.results import Result, Results
 from tests.bench.servers import WARM_UP, Bench, Running
+from tests.bench.sharing import sharing
 from tests.bench.target import DIRECT, Target
 
-SCENARIOS = ("S1", "S2", "S3", "S4", "S5", "S6", "readers", "replay", "growth")
+SCENARIOS = ("S1", "S2", "S3", "S4", "S5", "S6", "readers", "replay", "growth", "sharing")
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +47,8 @@ class Session:
             self._each(self._many)
         if self._only & {"readers", "replay", "growth"}:
             self._each(self._with_runs)
+        if "sharing" in self._only:
+            self._each(self._share)
         if "S5" in self._only:
             self._listen()
 
@@ -116,6 +119,10 @@ class Session:
             result.growth = gateway_only.growth(self._bench, name, target)
             for streams, figures in result.growth.items():
                 logger.info("%d streams %s: %s", streams, name, figures)
+
+    def _share(self, name: str, target: Target, result: Result) -> None:
+        if target.has_runs:
+            result.sharing = sharing(self._bench, name, target)
 
     def _repeat(
         self, scenario: str, name: str, done: list[Figures], measure: Callable[[], Figures]
