@@ -96,6 +96,7 @@ async def start_answer(
 ) -> Response:
     parts.supervisor.expect_reader()
     record = await _start(request, parts, owner, body, key)
+    await parts.supervisor.announce(record.run_id)  # it may have joined another worker's run
     return stream(parts, Cursor(record.run_id, 0), record.include)
 
 

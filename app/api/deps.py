@@ -11,7 +11,7 @@ from app.api.late import LateBody
 from app.api.stream import Body, NativeStream
 from app.conversations.journal import Journal
 from app.conversations.late import LateStore
-from app.errors import BadCursor, InvalidRequest, NotFound, StoreAway
+from app.errors import BadCursor, Draining, InvalidRequest, NotFound, StoreAway
 from app.events.log import EventLog, LogGone
 from app.events.model import Include, Snapshot
 from app.llm.catalogue import Catalogue, ModelEntry
@@ -104,10 +104,19 @@ async def follow(
     except StoreAway:
         parts.supervisor.expect_reader()
         heartbeat_s = parts.settings.heartbeat_seconds
-        return NativeStream(LateBody(cursor.run_id, find, behind, heartbeat_s))
+
+        async def find_late() -> Snapshot:
+            if parts.supervisor.has_let_go:
+                raise Draining
+            return await find()
+
+        return NativeStream(LateBody(cursor.run_id, find_late, behind, heartbeat_s))
     if request.method == "GET" and _is_at_end(snapshot, cursor):
         return Response(status_code=204, headers={"cache-control": "no-store"})
-    return NativeStream(behind(snapshot))
+    body = behind(snapshot)
+    if snapshot.done is None:
+        await parts.supervisor.announce(cursor.run_id)
+    return NativeStream(body)
 
 
 def _behind(

@@ -112,10 +112,11 @@ class Link:
         return Wire(self._address)
 
     async def call(self, *command: str | bytes | int) -> Any:
-        """One command. Raises ``ErrorReply`` where Redis refuses it."""
+        """One command. Where Redis refuses it that is logged, and ``StoreAway`` too."""
         answer = (await self.calls([command]))[0]
         if isinstance(answer, ErrorReply):
-            raise answer
+            logger.error("Redis refused a command: %s", answer)
+            raise StoreAway from answer
         return answer
 
     async def script(
@@ -215,6 +216,7 @@ class Link:
         told = list(Script.known) if is_return else []
         probe += [("SCRIPT", "LOAD", script.text) for script in told]
         if is_return:
+            probe.append(("PUBLISH", self.keys.store, ""))  # a right of its own, since Redis 7
             probe.append(("INFO", "server"))
         answers = await self._exchange(self._pulse, probe, deadline)
         for answer in answers:

@@ -5,6 +5,7 @@ it has been connected, and awake, for one lease time.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from app.events.redis_link import Link
 from app.events.redis_scripts import LEASE, OVERDUE, TAKE_OVER
 from app.events.redis_shipment import Shipment, Speech
 from app.events.runlog import RunLog
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 100  # runs that are looked after in one go
 PAGE = 100  # entries of a stream read at once, each of a few hundred KB at most
@@ -119,4 +122,4 @@ class LostRuns:
         ]
         for answer in await self._link.calls(commands):
             if isinstance(answer, Exception):
-                raise answer
+                logger.error("Redis refuses a run that it has lost: %s", answer)

@@ -64,6 +64,7 @@ class Mirrors:
         self._due: deque[Mirror] = deque()
         self._later: list[Mirror] = []  # at the next tick
         self._has_due = asyncio.Event()
+        self._has_let_go = False
         self.bytes = 0
         self.on_vanished: Callable[[RunLog, int], None] | None = None
         link.on_return(self._want_all)
@@ -72,7 +73,10 @@ class Mirrors:
         """A reader that begins behind number ``after``. It raises ``LogGone`` where there is no
         such run, or Redis is away for too long; while it is away there is silence."""
         mirror = self._mirrors.get(run_id)
-        if mirror is None:
+        if self._has_let_go:
+            mirror = Mirror(run_id, self, time.monotonic())
+            mirror.log.drop()
+        elif mirror is None:
             mirror = self._mirrors[run_id] = Mirror(run_id, self, time.monotonic())
             self.bytes += mirror.log.bytes
             self._channel.subscribe(self._link.keys.events(run_id), mirror)
@@ -81,7 +85,8 @@ class Mirrors:
         return _MirrorReader(mirror, after, self._left)
 
     def let_go(self) -> None:
-        """Their readers get what is here, and then ``LogGone``."""
+        """Their readers get what is here, and then ``LogGone``; who comes later, ``LogGone``."""
+        self._has_let_go = True
         for mirror in list(self._mirrors.values()):
             self._drop(mirror)
 

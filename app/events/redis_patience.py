@@ -28,7 +28,8 @@ class Patience:
         while not ended.done():
             now = self._clock()
             until = min(max(contact + LEASE_S, now + AWAKE_S), now + self._longest_s)
-            if not await self._until(ended, until) and self._clock() - until < LATE_S:
+            is_over = not await self._until(ended, until) and not ended.done()
+            if is_over and self._clock() - until < LATE_S:
                 return False
         await ended
         return True

@@ -39,6 +39,7 @@ class Shipment:
         "is_fenced",
         "is_told",
         "log",
+        "refusals",
     )
 
     def __init__(self, log: RunLog, now: float) -> None:
@@ -51,11 +52,18 @@ class Shipment:
         self.ending: list[Entry] = []
         self.is_told = False
         self.is_fenced = False
+        self.refusals = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def run_id(self) -> str:
         return self.log.record.run_id
+
+    @property
+    def frees_key(self) -> bool:
+        """Another run may have its idempotency key by now."""
+        done = self.ending[-1].event if self.ending else None
+        return isinstance(done, Done) and done.frees_key
 
     @property
     def has_ended(self) -> bool:
@@ -97,7 +105,8 @@ class Speech:
                 self.alive_ms,
             ),
         ]
-        if record.idempotency_key is not None and shipment.epoch > 1:  # Redis has lost that too
+        again = shipment.epoch > 1 and not shipment.frees_key  # Redis has lost the key, too
+        if record.idempotency_key is not None and again:
             key = self.keys.idempotency(record.owner, record.idempotency_key)
             commands.append(CLAIM.command([key], record.run_id, self.alive_ms, ""))
         return commands
@@ -140,11 +149,11 @@ class Speech:
 
     def _end(self, shipment: Shipment) -> Iterator[tuple[Command, int]]:
         """The key first: who is told the ending may ask again with it at once."""
-        record, done = shipment.log.record, shipment.ending[-1].event
+        record = shipment.log.record
         if record.idempotency_key is not None:
             key = self.keys.idempotency(record.owner, record.idempotency_key)
-            is_free = isinstance(done, Done) and done.frees_key
-            yield KEEP.command([key], record.run_id, 0 if is_free else self.retention_ms), -1
+            live_ms = 0 if shipment.frees_key else self.retention_ms
+            yield KEEP.command([key], record.run_id, live_ms), -1
         yield self._append(shipment, shipment.ending)
         yield ("ZREM", self.keys.leases, record.run_id), -1
 

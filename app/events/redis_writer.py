@@ -33,6 +33,7 @@ PIPELINE_COMMANDS = 1000
 PIPELINE_BYTES = 1024 * 1024
 LEASES = 500  # renewed by one command: it keeps Redis from others for half a millisecond
 PAUSE_S = 1.0  # after Redis refused what it should not have
+REFUSALS = 5  # of one run, after which it is not tried again once its ending was told
 HASTY_S = 2.0  # at shutdown an ending waits no longer
 
 
@@ -62,7 +63,8 @@ class Shipper:
         shipment = Shipment(log, self._clock())
         for answer in await self._link.calls(self._speech.opening(shipment)):
             if isinstance(answer, Exception):
-                raise answer
+                logger.error("Redis refuses to open a run: %s", answer)
+                raise StoreAway
         self._shipments[log.record.run_id] = shipment
 
     async def withdraw(self, log: RunLog) -> None:
@@ -133,6 +135,7 @@ class Shipper:
                 await asyncio.sleep(RENEW_S)
             except StoreAway:
                 await self._link.reachable()
+                await asyncio.sleep(PAUSE_S)
             except Exception:
                 logger.exception("renewing leases met a bug")
                 await asyncio.sleep(PAUSE_S)
@@ -207,18 +210,19 @@ class Shipper:
         for one, answer in zip(sent, answers, strict=True):
             if one is None or one.run_id in stuck:
                 continue  # what stands behind an append that was not stored says no more
-            if not await self._stored(one, answer):
+            if isinstance(answer, Exception):
+                self._set_aside(one, answer)
+                stuck.add(one.run_id)
+            elif not await self._stored(one, answer):
                 stuck.add(one.run_id)
         for one in sent:
-            if one is not None and not one.is_fenced:
+            if one is not None and one.run_id in self._changed:
                 self._settle(one)
         if not self._changed and not self._debris:
             self._work.clear()
 
     async def _stored(self, shipment: Shipment, answer: Any) -> bool:
         """Draw the conclusions. Raises ``StoreAway``."""
-        if isinstance(answer, Exception):
-            raise answer
         how: bytes = answer[0]
         if how == b"fenced" or (how == b"gone" and not self._is_surely_lost(shipment)):
             await self._fence(shipment)
@@ -231,6 +235,20 @@ class Shipper:
             shipment.acked = int(answer[1])
             shipment.contact = self._clock()
         return how == b"stored"
+
+    def _set_aside(self, shipment: Shipment, why: Exception) -> None:
+        """Redis refuses this run alone: somebody has meddled with its keys. The others go on."""
+        run_id = shipment.run_id
+        self._changed.pop(run_id, None)
+        if shipment.refusals == 0:
+            logger.error("Redis refuses run %s: %s", run_id, why)
+        shipment.refusals += 1
+        if shipment.is_told and shipment.refusals >= REFUSALS:
+            self._shipments.pop(run_id, None)
+            self._ended.pop(run_id, None)
+            logger.error("run %s is not shipped to Redis any more", run_id)
+        else:
+            asyncio.get_running_loop().call_later(PAUSE_S, self.changed, run_id)
 
     def _settle(self, shipment: Shipment) -> None:
         """Redis has told what it has of a run."""
@@ -264,7 +282,9 @@ class Shipper:
         self._ended.pop(run_id, None)
         is_running = self._shipments.pop(run_id, None) is not None
         logger.warning("run %s was ended by another worker, which thought us dead", run_id)
-        if ending is None or shipment.is_told:
+        if shipment.log.gone:
+            pass
+        elif ending is None or shipment.is_told:
             self._logs.drop(run_id)  # whoever asks from now on is told what stands in Redis
         else:
             batch = unpack(ending)

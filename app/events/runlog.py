@@ -121,10 +121,10 @@ class LogReader:
 
     async def read(self, silence_s: float) -> Sequence[Entry]:
         log, entries = self._log, self._log.entries
-        if log.index(self._after) >= len(entries) and not log.gone:
+        if self._has_nothing() and not self._is_over():
             await self._wait(silence_s)
         first = last = log.index(self._after)
-        if log.gone and first >= len(entries):
+        if first >= len(entries) and self._is_over():
             raise LogGone
         size = 0
         while last < len(entries) and size < BATCH_BYTES:
@@ -144,7 +144,7 @@ class LogReader:
             self._arm()
         log = self._log
         # May be woken for what was read already.
-        while log.index(self._after) >= len(log.entries) and not log.gone:
+        while self._has_nothing() and not self._is_over():
             future = self._future = log.waiters.add()
             try:
                 await future
@@ -158,6 +158,14 @@ class LogReader:
                 return
             if self._timer is None:  # it fired while we were about to be woken
                 self._arm()
+
+    def _has_nothing(self) -> bool:
+        return self._log.index(self._after) >= len(self._log.entries)
+
+    def _is_over(self) -> bool:
+        """Nothing will ever come: the log is gone, or ended before it reached the cursor."""
+        log = self._log
+        return log.gone or (self._after > log.last_seq and log.done is not None)
 
     def close(self) -> None:
         self._disarm()

@@ -129,6 +129,10 @@ class Elsewhere:
         """The run talks no more."""
         self._talks.release(record.owner, record.conversation_id, record.run_id)
 
+    async def announce(self, run_id: str) -> None:
+        if run_id not in self._runs:
+            await self._neighbours.announce(run_id)
+
     def reads(self, run_id: str, yes: bool) -> None:
         self._neighbours.reads(run_id, yes)
 

@@ -58,6 +58,9 @@ class Neighbours(Protocol):
     def reads(self, run_id: str, yes: bool) -> None:
         """One more reader is here, or one less, of a run that we do not make."""
 
+    async def announce(self, run_id: str) -> None:
+        """A reader is about to be here: the run's worker can know. ``reads`` follows."""
+
     def look(self, run_id: str) -> bool:
         """Look who reads a run of ours elsewhere: the household is told soon. False: there is
         nowhere to look."""
@@ -92,6 +95,9 @@ class Alone:
         return False
 
     def reads(self, run_id: str, yes: bool) -> None:
+        pass
+
+    async def announce(self, run_id: str) -> None:
         pass
 
     def look(self, run_id: str) -> bool:  # noqa: ARG002  the protocol's

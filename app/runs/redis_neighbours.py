@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from app.errors import StoreAway
 from app.events.redis_channel import Channel
 from app.events.redis_keys import LEASE_S, RENEW_S
-from app.events.redis_link import SETTLE_S, Link
+from app.events.redis_link import Link
 from app.events.redis_wire import Command
 from app.runs.neighbours import Household, Neighbours
 from app.runs.redis_talks import RedisTalks
@@ -32,16 +32,17 @@ PAUSE_S = 1.0  # after a bug
 # again for so long, as long as readers there would wait for Redis.
 PATIENCE_S = 30.0
 LOOK_AGAIN_S = 0.5
+_CLAIM_MS = round(3 * LEASE_S * 1000)  # a claim is renewed, or looked at once more
+DOUBT_S = RENEW_S + 3.0  # by then others have claimed what they read, also what was lost meanwhile
 
 
 class RedisNeighbours:
-    """``worker``: our id. ``keep_s``: longer than any run lives; what Redis is told lasts so."""
+    """``worker``: our id. ``keep_s``: longer than any run lives."""
 
     def __init__(self, link: Link, channel: Channel, worker: str, keep_s: float) -> None:
         self._link = link
         self._channel = channel
         self._worker = worker
-        self._keep_ms = round(keep_s * 1000)
         self._work = asyncio.Event()
         self.talks = RedisTalks(link, keep_s, self._work.set)
         self._household: Household | None = None
@@ -77,6 +78,16 @@ class RedisNeighbours:
         if not before or run_id not in self._readers:
             self._changed.add(run_id)
             self._work.set()
+
+    async def announce(self, run_id: str) -> None:
+        self._readers[run_id] += 1
+        try:
+            with suppress(StoreAway):
+                await self._tell_of([run_id])
+        finally:
+            self._readers[run_id] -= 1
+            if not self._readers[run_id]:
+                del self._readers[run_id]
 
     def look(self, run_id: str) -> bool:
         self._patience.setdefault(run_id, time.monotonic() + PATIENCE_S)
@@ -175,7 +186,7 @@ class RedisNeighbours:
 
     def _is_in_doubt(self) -> bool:
         """Redis is away, or its other users have not told it again yet what it forgot."""
-        return self._link.back_s() < SETTLE_S
+        return self._link.back_s() < DOUBT_S
 
     def _wake_at(self) -> float:
         soon = asyncio.get_running_loop().time() + LOOK_AGAIN_S
@@ -234,7 +245,7 @@ class RedisNeighbours:
             self._claimed.add(run_id)
         else:
             self._claimed.discard(run_id)
-        return [("ZADD", key, until_ms, self._worker), ("PEXPIRE", key, self._keep_ms)]
+        return [("ZADD", key, until_ms, self._worker), ("PEXPIRE", key, _CLAIM_MS)]
 
 
 def _ms(time: Any) -> int:

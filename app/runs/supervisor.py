@@ -53,6 +53,7 @@ class Supervisor:
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
+        self.has_let_go = False  # readers of other workers' runs shall go to another worker
 
     async def start(self, request: Request, owner: str, request_id: str) -> RunRecord:
         """Start a run, or join the one that the idempotency key belongs to.
@@ -125,6 +126,10 @@ class Supervisor:
         if self._readers >= self._max_readers:
             raise Overloaded
 
+    async def announce(self, run_id: str) -> None:
+        """A reader is about to begin: before it is told so, whoever counts readers can know."""
+        await self._elsewhere.announce(run_id)
+
     @contextmanager
     def reading(self, run_id: str) -> Iterator[None]:
         """Count a reader while it reads, also of a run that has ended."""
@@ -181,6 +186,7 @@ class Supervisor:
                 run.stop(Draining())
             if not await self._idle_within(ENDINGS_WAIT_S):
                 logger.error("%d runs did not end when told to", len(self._runs))
+        self.has_let_go = True
         self._elsewhere.let_go()
 
     async def _idle_within(self, seconds: float) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from app.events.log import BATCH_BYTES, EventLog, Reader
+from app.events.log import BATCH_BYTES, EventLog, LogGone, Reader
 from app.events.model import Entry, Error, Event, RunRecord, Token
 from app.wire.native import encode
 from tests.events.making import done, final, read_to_end, record, start
@@ -27,6 +27,12 @@ async def take(reader: Reader, count: int) -> list[Entry]:
     while len(entries) < count:
         entries += await reader.read(NEVER_S)
     return entries
+
+
+async def end_of(reader: Reader) -> None:
+    """It is told that nothing will ever come."""
+    with pytest.raises(LogGone):
+        await reader.read(NEVER_S)
 
 
 class EventLogContract:
@@ -122,6 +128,18 @@ class EventLogContract:
             assert [entry.seq for entry in await take(reader, 2)] == [1, 2]
             assert list(await reader.read(0.01)) == []
             assert list(await log.read(run.run_id, 2).read(0.01)) == []
+
+    async def test_a_reader_whose_cursor_the_run_never_reached_is_told_at_its_end(
+        self, log: EventLog
+    ) -> None:
+        async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks:
+            run = await opened(log)
+            await log.append(run.run_id, [start(run)])
+            waiting = tasks.create_task(end_of(log.read(run.run_id, 9)))
+            await asyncio.sleep(0)
+            await log.append(run.run_id, [done()])
+            await waiting
+            await end_of(log.read(run.run_id, 3))
 
     async def test_a_reader_that_waits_with_less_patience_is_woken_earlier(
         self, log: EventLog

@@ -48,9 +48,8 @@ async def test_commands_are_answered_in_bytes(redis_server: RedisServer) -> None
 async def test_a_refused_command_is_an_error_of_its_own(redis_server: RedisServer) -> None:
     async with linked(own(redis_server.url)) as link:
         await link.reachable()
-        with pytest.raises(ErrorReply, match="unknown command") as caught:
+        with pytest.raises(StoreAway):
             await link.call("NONSENSE")
-        assert caught.value.code == "ERR"
         first, second, third = await link.write([("PING",), ("NONSENSE",), ("PING",)])
         assert (first, third) == (b"PONG", b"PONG")
         assert isinstance(second, ErrorReply)

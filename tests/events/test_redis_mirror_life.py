@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from app.events.log import LogGone
 from app.events.model import Entry
 from app.events.redis_keys import Keys
 from tests.events.following import (
@@ -124,3 +125,22 @@ async def test_for_room_mirrors_without_readers_go_first(url: str, client: redis
         await until(lambda: [writer.listeners() for writer in writers] == [1, 0, 0])
         one.tell()
         assert numbers(await take(stays, 1)) == [65]
+
+
+async def test_readers_that_are_let_go_get_the_rest_and_who_comes_later_nothing(
+    url: str, writer: Writer
+) -> None:
+    writer.tell(3)
+    async with following(url) as (_, mirrors):
+        late, waiting = mirrors.read(writer.run_id, 1), mirrors.read(writer.run_id, 0)
+        await take(waiting, 3)
+        mirrors.let_go()
+        assert numbers(list(await late.read(NEVER_S))) == [2, 3]
+        for reader in (late, waiting):
+            with pytest.raises(LogGone):
+                await reader.read(NEVER_S)
+            reader.close()
+        await until(lambda: writer.listeners() == 0)
+        with pytest.raises(LogGone):
+            await mirrors.read(writer.run_id, 0).read(NEVER_S)
+        assert mirrors.bytes == 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.errors import StoreAway
-from app.events import redis_writer
+from app.events import redis_patience, redis_writer
 from app.events.model import Token
 from tests.events.making import done, final, read_to_end, record, start
 from tests.events.sharing import BOUND_S, shared_address, worker
@@ -96,7 +96,8 @@ async def test_without_redis_a_stream_goes_on_and_nothing_new_begins(
 async def test_an_ending_waits_for_redis_for_one_lease_and_is_shipped_later(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_writer, "LEASE_S", 0.3)
+    monkeypatch.setattr(redis_patience, "LEASE_S", 0.3)
+    monkeypatch.setattr(redis_patience, "AWAKE_S", 0.3)
     address = shared_address(own_redis.url)
     async with asyncio.timeout(BOUND_S), worker(address) as one, worker(address) as other:
         run = await one.log.open(record())

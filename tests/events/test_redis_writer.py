@@ -98,7 +98,7 @@ async def test_an_append_that_is_not_stored_tells_why_and_publishes_nothing(
             told = await one.link.script(
                 APPEND,
                 [keys.run(run.run_id), keys.log(run.run_id)],
-                *(keys.events(run.run_id), epoch, first, last, b"no batch", "", 0),
+                *(keys.events(run.run_id), epoch, first, last, b"no batch", "", 0, ""),
             )
             client.publish(keys.events(run.run_id), "the end")
             message: Any = listening.get_message(timeout=BOUND_S)
@@ -109,7 +109,7 @@ async def test_an_append_that_is_not_stored_tells_why_and_publishes_nothing(
 
 async def test_an_append_to_no_run_says_so(redis_server: RedisServer) -> None:
     async with asyncio.timeout(BOUND_S), worker(shared_address(redis_server.url)) as one:
-        told = await one.link.script(APPEND, ["a", "b"], "c", 1, 1, 1, b"", "", 0)
+        told = await one.link.script(APPEND, ["a", "b"], "c", 1, 1, 1, b"", "", 0, "")
         assert told == [b"gone", 0]
         assert await one.link.call("EXISTS", "b") == 0
 
@@ -178,3 +178,23 @@ async def test_a_key_whose_run_is_gone_can_be_had(redis_server: RedisServer) -> 
         assert await one.log.holder("me", "k") is None
         run = await one.log.open(record("k"))
         assert await one.log.holder("me", "k") == run
+
+
+async def test_a_run_whose_keys_somebody_meddled_with_holds_up_no_other(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.events.redis_patience.LEASE_S", 0.2)
+    monkeypatch.setattr("app.events.redis_patience.AWAKE_S", 0.2)
+    monkeypatch.setattr("app.events.redis_writer.PAUSE_S", 0.02)
+    address = shared_address(redis_server.url)
+    async with asyncio.timeout(BOUND_S), worker(address) as one, worker(address) as other:
+        bad, good = await one.log.open(record()), await one.log.open(record())
+        await one.link.call("SET", one.link.keys.log(bad.run_id), "no stream")
+        for run in (bad, good):
+            one.log.append_now(run.run_id, [start(run)])
+        await one.log.append(good.run_id, [Token("a"), done()])
+        assert [entry.seq for entry in await read_to_end(other.log, good.run_id)] == [1, 2, 3]
+        await one.log.append(bad.run_id, [done("cancelled")])
+        assert len(await read_to_end(one.log, bad.run_id)) == 2, "its readers here get their ending"
+        await until(lambda: not one.log.is_ours(bad.run_id))
+        assert one.link.trouble is None

@@ -38,6 +38,11 @@ class Worker:
     async def end(self, run_id: str) -> None:
         await self.link.call("HSET", self.link.keys.run(run_id), "ending", "x")
 
+    async def talker(self, place: tuple[str, str] = PLACE) -> str | None:
+        """Which run talks there."""
+        found = await self.neighbours.talks.talker(*place)
+        return found.run_id if found else None
+
     def running(self) -> list[str]:
         return self.runs
 

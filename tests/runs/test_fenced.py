@@ -22,13 +22,16 @@ class SharedLog(FarLog):
         super().__init__()
         self.fences = fences
         self.tell: Callable[[str], None] | None = None
-        self.is_hasty = False
+        self.is_hasty = self.has_let_go = False
 
     def when_fenced(self, callback: Callable[[str], None]) -> None:
         self.tell = callback
 
     def hasten(self) -> None:
         self.is_hasty = True
+
+    def let_go(self) -> None:
+        self.has_let_go = True
 
     async def append(self, run_id: str, events: Sequence[Event]) -> None:
         if any(map(self.fences, events)):
@@ -141,3 +144,19 @@ async def test_a_drain_that_runs_out_of_time_makes_endings_hurry() -> None:
         await world.start()
         await world.supervisor.drain(0)
         assert log.is_hasty
+
+
+async def test_a_drain_lets_go_of_readers_of_others_runs_when_its_own_have_ended() -> None:
+    gate, logs = asyncio.Event(), [SharedLog(), SharedLog()]
+    async with World(released(gate, "all"), log=logs[0]) as world:
+        run = await world.start()
+        draining = asyncio.ensure_future(world.supervisor.drain(60))
+        await world.until(run, Token)
+        assert not logs[0].has_let_go, "they may read as long as we are there"
+        gate.set()
+        await draining
+        assert logs[0].has_let_go
+    async with World(hangs(), log=logs[1]) as world:
+        await world.start()
+        await world.supervisor.drain(0)
+        assert logs[1].has_let_go

@@ -35,6 +35,17 @@ async def test_a_reader_that_was_gone_before_it_was_told_is_told_all_the_same(
         await eventually(lambda: a.told == [(run, False)])
 
 
+async def test_a_reader_that_was_announced_counts_before_it_reads(
+    redis_server: RedisServer,
+) -> None:
+    async with pair(redis_server) as (a, b):
+        run = await a.make("r")
+        await b.neighbours.announce(run)
+        assert a.neighbours.look(run)
+        await eventually(lambda: (run, True) in a.told)
+        assert (run, None) not in a.told
+
+
 async def test_readers_of_one_worker_do_not_hide_those_of_another(
     redis_server: RedisServer,
 ) -> None:
@@ -173,15 +184,15 @@ async def test_one_run_talks_in_a_conversation(redis_server: RedisServer) -> Non
         held = await b.neighbours.talks.claim(*PLACE, "r2", None)
         assert isinstance(held, Talker)
         assert (held.run_id, held.age_s < 5) == ("r1", True)
-        assert await b.neighbours.talks.talker(*PLACE) == "r1"
+        assert await b.talker() == "r1"
         assert await b.neighbours.talks.claim("somebody else", PLACE[1], "r2", None) is None
         assert await b.neighbours.talks.claim(*PLACE, "r2", "r1") is None
         a.neighbours.talks.release(*PLACE, "r1")  # not its own any more
         await eventually(lambda: not a.neighbours.talks._released)
-        assert await a.neighbours.talks.talker(*PLACE) == "r2"
+        assert await a.talker() == "r2"
         b.neighbours.talks.release(*PLACE, "r2")
         await eventually(lambda: not b.neighbours.talks._released)
-        assert await a.neighbours.talks.talker(*PLACE) is None
+        assert await a.talker() is None
 
 
 async def test_what_is_released_meanwhile_is_not_forgotten(redis_server: RedisServer) -> None:
@@ -194,9 +205,9 @@ async def test_what_is_released_meanwhile_is_not_forgotten(redis_server: RedisSe
         await asyncio.sleep(0)
         talks.release("me", "two", "r")
         await flushing
-        assert [await talks.talker("me", name) for name in ("one", "two")] == [None, "r"]
+        assert [await a.talker(("me", name)) for name in ("one", "two")] == [None, "r"]
         await talks.flush()
-        assert await talks.talker("me", "two") is None
+        assert await a.talker(("me", "two")) is None
 
 
 async def test_everything_that_is_kept_expires(redis_server: RedisServer) -> None:

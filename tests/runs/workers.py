@@ -30,10 +30,9 @@ class HubTalks:
     def __init__(self, hub: Hub) -> None:
         self._talking = hub.talking
 
-    async def talker(self, owner: str, conversation_id: str) -> str | None:
+    async def talker(self, owner: str, conversation_id: str) -> Talker | None:
         await asyncio.sleep(0)
-        found = self._talking.get((owner, conversation_id))
-        return found.run_id if found else None
+        return self._talking.get((owner, conversation_id))
 
     async def claim(
         self, owner: str, conversation_id: str, run_id: str, instead_of: str | None
@@ -75,6 +74,11 @@ class HubNeighbours:
         self._hub.readers[run_id] += 1 if yes else -1
         if writer := self._hub.writer_of(run_id):
             self._soon(self._tell, writer, run_id)
+
+    async def announce(self, run_id: str) -> None:
+        await asyncio.sleep(0)
+        if writer := self._hub.writer_of(run_id):
+            writer.read_elsewhere(run_id, are_there=True)
 
     def look(self, run_id: str) -> bool:
         self._soon(self._tell, self._household, run_id)
