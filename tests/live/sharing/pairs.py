@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.events.redis_keys import Keys
-from app.wire.parse import Event, EventParser
+from app.wire.parse import Event, EventParser, parse
 from tests.live.leaving import LEAVE
 from tests.live.reading import (
     HEARTBEAT,
@@ -183,3 +183,8 @@ async def quiet(store: Store) -> None:
         return await asyncio.to_thread(store.leases), await asyncio.to_thread(store.lasting)
 
     await until(left, lambda seen: seen == ([], []), "leases, lasting keys")
+
+
+def seen(stream: Stream) -> list[Event]:
+    """All that it got so far."""
+    return parse(b"".join(stream.writes).replace(HEARTBEAT, b""))

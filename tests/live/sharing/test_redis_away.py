@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app.simulator.scripts import expected_text
-from app.wire.parse import Event, parse
 from tests.live.asking import assert_problem, get, marker
 from tests.live.conversations.talking import call
 from tests.live.leaving import ENDLESS, ended
@@ -35,6 +34,7 @@ from tests.live.sharing.pairs import (
     ending,
     look,
     quiet,
+    seen,
     several,
     start,
     store_in,
@@ -109,11 +109,6 @@ async def silent(stream: Stream) -> None:
     assert stream.status == 200
     for _ in range(2):
         assert await stream.write() == HEARTBEAT
-
-
-def seen(stream: Stream) -> list[Event]:
-    """All that it got so far."""
-    return parse(b"".join(stream.writes).replace(HEARTBEAT, b""))
 
 
 async def test_nobody_who_reads_sees_that_redis_is_away(
