@@ -25,8 +25,8 @@ LEASE_MS = round(LEASE_S * 1000)
 class Shipment:
     """``acked``: the last number that Redis has. ``contact``: loop time at which Redis last said
     that the run is ours. ``asked``: what other workers ask with. ``has_lease``: it needs no new
-    one. ``ending``: readers do not see it before Redis has it, or ``is_told``. ``is_fenced``:
-    another worker has ended the run."""
+    one. ``ending``: readers do not see it before Redis has it, or ``is_told``. ``refusals``: how
+    often Redis refused this run alone."""
 
     __slots__ = (
         "acked",
@@ -36,7 +36,6 @@ class Shipment:
         "ending",
         "epoch",
         "has_lease",
-        "is_fenced",
         "is_told",
         "log",
         "refusals",
@@ -51,7 +50,6 @@ class Shipment:
         self.asked: list[str] = []
         self.ending: list[Entry] = []
         self.is_told = False
-        self.is_fenced = False
         self.refusals = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

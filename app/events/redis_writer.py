@@ -39,7 +39,7 @@ HASTY_S = 2.0  # at shutdown an ending waits no longer
 
 class Shipper:
     """``on_fenced`` is told of a run of ours that another worker has ended; nothing more of it is
-    written. ``retention_s``: how long an ending stays in Redis."""
+    written."""
 
     def __init__(self, link: Link, logs: RunLogs, speech: Speech) -> None:
         self._link = link
@@ -227,7 +227,7 @@ class Shipper:
         if how == b"fenced" or (how == b"gone" and not self._is_surely_lost(shipment)):
             await self._fence(shipment)
         elif how == b"gone":
-            logger.warning("run %s is gone from Redis: it is written again", shipment.run_id)
+            logger.debug("run %s is gone from Redis: it is written again", shipment.run_id)
             shipment.epoch += 1
             shipment.acked = 0
             await self._link.calls(self._speech.opening(shipment))
@@ -277,7 +277,6 @@ class Shipper:
         run_id, keys = shipment.run_id, self._link.keys
         ending = await self._link.call("HGET", keys.run(run_id), "ending")
         await self._link.call("ZREM", keys.leases, run_id)  # we may just have made one
-        shipment.is_fenced = True
         self._changed.pop(run_id, None)
         self._ended.pop(run_id, None)
         is_running = self._shipments.pop(run_id, None) is not None
