@@ -31,31 +31,34 @@ from app.wire.native import encode
 ENTRY_BYTES = 136
 # And of one log: record, lists, dictionary slots.
 LOG_BYTES = 2048
-_TEXTS = (Token, Reasoning, Draft, Retract, Final)
+_TEXTS = (Reasoning, Draft, Retract, Final)
 
 
 class RunLog:
     """``gone``: dropped; who reads it gets the rest, and then ``LogGone``. ``bytes``: of memory."""
 
-    __slots__ = ("_jump", "bytes", "entries", "error", "gone", "record", "waiters")
+    __slots__ = (
+        "_jump",
+        "bytes",
+        "done",
+        "entries",
+        "error",
+        "gone",
+        "last_seq",
+        "record",
+        "waiters",
+    )
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         self.entries: list[Entry] = []
+        self.last_seq = 0
         self.error: Error | None = None
+        self.done: Done | None = None
         self.bytes = LOG_BYTES
         self.gone = False
         self.waiters = Waiters()
         self._jump: int | None = None
-
-    @property
-    def last_seq(self) -> int:
-        return self.entries[-1].seq if self.entries else 0
-
-    @property
-    def done(self) -> Done | None:
-        last = self.entries[-1].event if self.entries else None
-        return last if isinstance(last, Done) else None
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.record, self.last_seq, self.error, self.done)
@@ -73,22 +76,35 @@ class RunLog:
 
         Numbers follow each other; only those of the ending that another worker wrote may jump.
         """
+        if not entries:
+            return 0
         size = 0
         for entry in entries:
             event = entry.event
             size += len(entry.frame) + ENTRY_BYTES
-            if isinstance(event, _TEXTS):
+            if type(event) is Token:  # which nearly every one is
                 size += sys.getsizeof(event.text)
-            elif isinstance(event, ToolCall | ToolResult):
-                size += sum(map(sys.getsizeof, structs.astuple(event)))
-            elif isinstance(event, Error):
-                self.error = event
-        if entries and entries[0].seq != self.last_seq + 1:
+            else:
+                size += self._note(event)
+        if entries[0].seq != self.last_seq + 1:
             self._jump = len(self.entries)
         self.entries += entries
+        self.last_seq = entries[-1].seq
         self.bytes += size
         self.waiters.wake()
         return size
+
+    def _note(self, event: Event) -> int:
+        """What there is to know of an event; the bytes of its texts."""
+        if isinstance(event, Error):
+            self.error = event
+        elif isinstance(event, Done):
+            self.done = event
+        elif isinstance(event, _TEXTS):
+            return sys.getsizeof(event.text)
+        elif isinstance(event, ToolCall | ToolResult):
+            return sum(map(sys.getsizeof, structs.astuple(event)))
+        return 0
 
     def drop(self) -> None:
         self.gone = True  # a reader that is under way still gets the rest: it is cut if it freezes
@@ -121,7 +137,7 @@ class LogReader:
 
     async def read(self, silence_s: float) -> Sequence[Entry]:
         log, entries = self._log, self._log.entries
-        if self._has_nothing() and not self._is_over():
+        if self._after >= log.last_seq and not self._is_over():
             await self._wait(silence_s)
         first = last = log.index(self._after)
         if first >= len(entries) and self._is_over():
@@ -144,7 +160,7 @@ class LogReader:
             self._arm()
         log = self._log
         # May be woken for what was read already.
-        while self._has_nothing() and not self._is_over():
+        while self._after >= log.last_seq and not self._is_over():
             future = self._future = log.waiters.add()
             try:
                 await future
@@ -158,9 +174,6 @@ class LogReader:
                 return
             if self._timer is None:  # it fired while we were about to be woken
                 self._arm()
-
-    def _has_nothing(self) -> bool:
-        return self._log.index(self._after) >= len(self._log.entries)
 
     def _is_over(self) -> bool:
         """Nothing will ever come: the log is gone, or ended before it reached the cursor."""

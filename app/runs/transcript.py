@@ -63,7 +63,10 @@ class Transcript:
             if self._room < 0:
                 fitting = events[:at]
                 break
-            self.answer.gather(event)
+            if type(event) is Token:  # nearly always: as ``gather`` does
+                self.answer.tokens.append(event.text)
+            else:
+                self.answer.gather(event)
         await self._write(fitting)
         if self._room < 0:
             raise AnswerTooLarge
@@ -79,7 +82,7 @@ class Transcript:
         except Fenced:  # for whoever follows the queue, not for the model that speaks
             return False
         self._room -= size
-        if type(event) is Token:  # nearly always: as ``gather`` does
+        if type(event) is Token:
             self.answer.tokens.append(event.text)
         else:
             self.answer.gather(event)
