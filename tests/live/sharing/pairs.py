@@ -3,11 +3,11 @@
 import asyncio
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from app.events.redis_keys import Keys
 from app.wire.parse import Event, EventParser, parse
@@ -136,11 +136,18 @@ def assert_lost(events: list[Event]) -> None:
     assert payload(done)["status"] == "failed"
 
 
+class Place(Protocol):
+    """Where a gateway can be asked."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class Wanderer:
     """A reader whose connection breaks after some bytes, again and again, and that comes back to
     any of the gateways."""
 
-    def __init__(self, gateways: list[Gateway], seed: int, most: int = 1500) -> None:
+    def __init__(self, gateways: Sequence[Place], seed: int, most: int = 1500) -> None:
         self._gateways = gateways
         self._random = random.Random(seed)
         self._most = most
