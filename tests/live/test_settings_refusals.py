@@ -27,9 +27,10 @@ REFUSED: list[tuple[dict[str, str], str, str]] = [
     ({"GATEWAY_ALLOW_ANONYMOUS": "perhaps"}, "GATEWAY_ALLOW_ANONYMOUS", "true or false"),
     ({"GATEWAY_CORS_ORIGINS": "*, https://a.example"}, "GATEWAY_CORS_ORIGINS", "* alone"),
     ({"GATEWAY_WORKERS": "2"}, "GATEWAY_WORKERS", "Redis"),
-    ({"GATEWAY_REDIS_URL": f"redis://:{SECRET}@h"}, "GATEWAY_REDIS_URL", "not built yet"),
+    ({"GATEWAY_REDIS_URL": f"http://:{SECRET}@h"}, "GATEWAY_REDIS_URL", "not an address of Redis"),
     ({"OPENAI_BASE_URL": f"localhost:{SECRET}"}, "OPENAI_BASE_URL", "http(s)"),
     ({"GATEWAY_HOST": "0.0.0.0"}, "GATEWAY_HOST", "GATEWAY_ALLOW_ANONYMOUS"),
+    ({"GATEWAY_JWKS_URL": f"https://{SECRET}"}, "GATEWAY_JWKS_URL", "not built yet"),
 ]
 UNDER_UVICORN = [REFUSED[row] for row in (0, 2, 7, 9)]
 
