@@ -180,9 +180,10 @@ async def test_leaving_after_done_is_not_a_cancel(
 async def test_of_200_clients_that_leave_at_once_every_upstream_call_ends_in_time(
     start_gateway: Callable[..., Gateway], upstream: SimulatorProcess, grace_s: float
 ) -> None:
-    """Twice 200 on a gateway that takes no more than 200: what is left over would be refused.
-    And a run or a task that was left over would hold up its end."""
-    gateway = start_gateway(upstream=upstream.url, max_runs=LOAD, max_readers=LOAD)
+    """Twice 200 on a gateway that takes few more than 200, because an answer may still be being
+    stored when its call has ended: many left over would be refused. And a run or a task that was
+    left over would hold up its end."""
+    gateway = start_gateway(upstream=upstream.url, max_runs=LOAD * 5 // 4, max_readers=LOAD)
     port = httpx.URL(upstream.url).port or 0
     before = open_files(gateway.pid, port)
     scripts = [*MOMENTS.values()]
