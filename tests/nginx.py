@@ -4,6 +4,7 @@ Only what is of the place differs, and is made from the files that the container
 the gateways, ports, a certificate.
 """
 
+import asyncio
 import re
 import shutil
 import signal
@@ -45,6 +46,16 @@ class Nginx:
     def said(self) -> str:
         """Its two logs."""
         return (self._home / "log").read_text()
+
+    async def logs(self, text: str) -> None:
+        """Returns when the logs have ``text``: a request gets its line after its answer.
+
+        Raises AssertionError when that does not come.
+        """
+        deadline = time.monotonic() + BOUND_S
+        while text not in self.said:
+            assert time.monotonic() < deadline, f"no {text!r} in {self.said}"
+            await asyncio.sleep(0.02)  # a poll of another process, bounded above
 
     @property
     def workers(self) -> set[int]:
