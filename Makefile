@@ -6,6 +6,9 @@
 # More arguments for pytest (`make test ARGS="-k resume -x"`), the benchmark (`make bench
 # ARGS="--only S1,S2 --targets gateway,nginx"`, ARGS=--help) or uv (`make lock ARGS=--upgrade`).
 ARGS ?=
+# Most tests wait: for servers, clocks, other processes. On two cores three at a time take half as
+# long as one after the other. 0: in one process, as a debugger wants it.
+TEST_PROCESSES ?= 3
 # Programs that tests drive and PyPI does not have, each with its Debian package.
 TEST_TOOLS := chromium=chromium curl=curl nginx=nginx openssl=openssl redis-server=redis-server \
 	docker-compose=docker-compose '/usr/lib/postgresql/*/bin/postgres=postgresql'
@@ -19,7 +22,7 @@ run: ## sets everything up, then starts the gateway
 
 test: ## sets everything up, then runs all tests
 	@scripts/setup.sh requirements-dev.lock $(TEST_TOOLS)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 chaos: ## five minutes in which everything breaks, with 200 readers; ARGS=--help
 	@scripts/setup.sh requirements-dev.lock nginx=nginx openssl=openssl redis-server=redis-server \
