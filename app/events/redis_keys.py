@@ -26,6 +26,16 @@ class Keys:
         """String: a mark that is gone where Redis was restarted empty."""
         return f"{self.prefix}:store"
 
+    @property
+    def workers(self) -> str:
+        """Sorted set: workers, by when they were last heard of."""
+        return f"{self.prefix}:{{workers}}:heard"
+
+    @property
+    def returned(self) -> str:
+        """String: there as long as a worker that was not heard of has just come back."""
+        return f"{self.prefix}:{{workers}}:returned"
+
     def run(self, run_id: str) -> str:
         """Hash: what is known of a run."""
         return f"{self.prefix}:{{{run_id}}}:run"

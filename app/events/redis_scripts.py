@@ -6,14 +6,14 @@ of Redis's own clock, in milliseconds: workers' clocks need not agree.
 
 from app.events.redis_link import Script
 
-_NOW = """
+NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 # KEYS: leases. ARGV: 1 to make leases, 0 to renew those that are there; milliseconds; run ids.
 # Answers the ids that have no lease.
-LEASE = Script(f"""{_NOW}
+LEASE = Script(f"""{NOW}
 local missing = {{}}
 for i = 3, #ARGV do
   if ARGV[1] == '1' or redis.call('ZSCORE', KEYS[1], ARGV[i]) then
@@ -26,7 +26,7 @@ return missing
 """)
 
 # KEYS: leases. ARGV: at most so many. Answers the runs whose lease is over.
-OVERDUE = Script(f"""{_NOW}
+OVERDUE = Script(f"""{NOW}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 """)
 

@@ -21,6 +21,7 @@ from app.events.redis_keys import LEASE_S, RENEW_S
 from app.events.redis_link import Link
 from app.events.redis_wire import Command
 from app.runs.neighbours import Household, Neighbours
+from app.runs.redis_presence import BEAT_S, Presence
 from app.runs.redis_talks import RedisTalks
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 500  # runs in one pipeline: a few milliseconds for either side
 LAST_WORDS_S = 1.0  # at exit, to give back what we claim
 PAUSE_S = 1.0  # after a bug
-# Without Redis nobody knows who reads elsewhere: whoever moved there cannot say so. A look is tried
-# again for so long, as long as readers there would wait for Redis.
+# Without Redis nobody knows who reads elsewhere: whoever moved there cannot say so, and no more can
+# a worker that is cut off alone. A look is tried again for so long, as long as readers there would
+# wait for Redis.
 PATIENCE_S = 30.0
 LOOK_AGAIN_S = 0.5
 _CLAIM_MS = round(3 * LEASE_S * 1000)  # a claim is renewed, or looked at once more
@@ -44,6 +46,7 @@ class RedisNeighbours:
         self._channel = channel
         self._worker = worker
         self._work = asyncio.Event()
+        self._presence = Presence(link, worker)
         self.talks = RedisTalks(link, keep_s, self._work.set)
         self._household: Household | None = None
         self._readers = Counter[str]()  # here, of runs that we do not make
@@ -53,6 +56,7 @@ class RedisNeighbours:
         self._patience: dict[str, float] = {}  # until when a look is tried again
         self._held = set[str]()  # those that were read elsewhere when we looked
         self._renewal = 0.0  # when the next one is due
+        self._beat = 0.0  # and when we say again that we are there
         link.on_return(self._returned)
 
     # -- Neighbours -------------------------------------------------------------------------
@@ -136,6 +140,7 @@ class RedisNeighbours:
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._tell()
                 await self.talks.flush()
+                await self._link.calls([self._presence.leave()])
 
     def _returned(self) -> None:
         """Redis may have forgotten us."""
@@ -154,6 +159,9 @@ class RedisNeighbours:
             self._changed |= self._readers.keys() - self._claimed
         await self._look()
         with suppress(StoreAway):
+            if clock() >= self._beat:
+                self._beat = clock() + BEAT_S
+                await self._link.calls([self._presence.beat()])
             await self._tell()
             if is_due:
                 await self._renew()
@@ -164,10 +172,16 @@ class RedisNeighbours:
             run_ids = [self._unseen.pop() for _ in range(min(len(self._unseen), AT_ONCE))]
             keys = map(self._link.keys.readers, run_ids)
             found: list[bool | None] = [None] * len(run_ids)
+            is_in_doubt = True
             with suppress(StoreAway):
-                now, *answers = await self._link.calls(
-                    [("TIME",), *(("ZRANGE", key, 0, 0, "REV", "WITHSCORES") for key in keys)]
+                silent, now, *answers = await self._link.calls(
+                    [
+                        self._presence.silent(),
+                        ("TIME",),
+                        *(("ZRANGE", key, 0, 0, "REV", "WITHSCORES") for key in keys),
+                    ]
                 )
+                is_in_doubt = self._is_in_doubt() or bool(silent)
                 found = [
                     self._are_there(run_id, answer, _ms(now))
                     for run_id, answer in zip(run_ids, answers, strict=True)
@@ -178,7 +192,7 @@ class RedisNeighbours:
                 elif are_there is False:
                     self._held.discard(run_id)
                 until = self._patience.get(run_id, 0.0)
-                is_known = are_there is not None or not self._is_in_doubt()
+                is_known = bool(are_there) or not is_in_doubt
                 if is_known or time.monotonic() > until:
                     self._patience.pop(run_id, None)
                     if self._household is not None:
@@ -190,7 +204,8 @@ class RedisNeighbours:
 
     def _wake_at(self) -> float:
         soon = asyncio.get_running_loop().time() + LOOK_AGAIN_S
-        return min(soon, self._renewal) if self._patience else self._renewal
+        due = min(self._renewal, self._beat)
+        return min(soon, due) if self._patience else due
 
     def _are_there(self, run_id: str, top: Any, now_ms: int) -> bool | None:
         """``top``: worker and time (ms) of the claim that lasts longest. One that has lapsed, or is

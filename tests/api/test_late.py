@@ -231,6 +231,14 @@ async def test_a_store_that_stays_away_ends_the_body_without_done() -> None:
     assert log.looks > 2
 
 
+async def test_a_gateway_that_has_let_go_sends_its_reader_elsewhere() -> None:
+    async with away() as (world, _, server):
+        await world.supervisor.drain(0)
+        await server.serves(await streamed(world, "u" * 22))
+    assert server.body.strip(HEARTBEAT) == b""
+    assert server.has_ended
+
+
 async def test_heartbeats_come_while_a_look_takes_long() -> None:
     async with away() as (_, _, server):
         for_ever = asyncio.get_running_loop().create_future

@@ -1,6 +1,7 @@
 """This worker's connections to Redis, while Redis answers. Its absence: test_redis_away.py."""
 
 import asyncio
+import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -83,6 +84,20 @@ async def test_scripts_that_redis_forgot_come_back_by_themselves(redis_server: R
         assert link.trouble == "lost its scripts"
         await link.reachable()
         assert await link.write([JOIN.command(["a"], "b")]) == [b"ab"]
+
+
+@pytest.mark.parametrize(("channels", "trouble"), [("&*", None), ("", "lacks a permission")])
+async def test_a_user_without_channels_is_told_at_once_and_not_with_the_first_run(
+    redis_server: RedisServer, channels: str, trouble: str | None
+) -> None:
+    user = f"user{secrets.token_hex(4)}"
+    url = redis_server.url.replace("://", f"://{user}:x@")
+    async with linked(own(redis_server.url)) as link, linked(own(url)) as theirs:
+        await link.reachable()
+        rights = ("~*", "resetchannels", *channels.split(), "+@all", "-@admin")
+        await link.call("ACL", "SETUSER", user, "on", ">x", *rights)
+        await until(lambda: theirs.trouble == trouble)
+        await link.call("ACL", "DELUSER", user)
 
 
 async def test_however_many_call_there_are_few_connections() -> None:
