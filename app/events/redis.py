@@ -32,6 +32,7 @@ from app.events.runlog import LogReader, RunLog
 
 # A reader may have seen more than Redis has when its worker broke. How long we ask the writer.
 ASK_S = 2.0
+ASK_AGAIN_S = 0.2
 LOOK_S = 0.02  # between two looks for its answer
 
 
@@ -206,11 +207,13 @@ class RedisEventLog:
         had shipped. A worker that lives ships the rest now; of one that died nobody can say."""
         asked = secrets.token_urlsafe(6)
         worker = await self.writer_of(run_id)
-        if worker is not None:
-            await self.link.call("PUBLISH", self.link.keys.asked(worker), f"{run_id} {asked}")
         clock = asyncio.get_running_loop().time
-        until = clock() + ASK_S
+        until, again = clock() + ASK_S, 0.0
         while True:
+            if worker is not None and clock() >= again:  # it may not hear, or note another's later
+                channel = self.link.keys.asked(worker)
+                await self.link.call("PUBLISH", channel, f"{run_id} {asked}")
+                again = clock() + ASK_AGAIN_S
             await asyncio.sleep(LOOK_S)
             told = await self.link.call("HGET", self.link.keys.run(run_id), "asked")
             snapshot = await self._look(run_id)
