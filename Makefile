@@ -1,6 +1,6 @@
 # Everything here works on a fresh machine: the set-up happens when it is needed, in .venv.
 # PIP_* and UV_* of the machine are respected; no download address stands here or in the lock files.
-.PHONY: help run test chaos bench bench-guard check lock clean
+.PHONY: help run test chaos bench bench-guard check audit lock clean
 .DEFAULT_GOAL := help
 
 # More arguments for pytest (`make test ARGS="-k resume -x"`), the benchmark (`make bench
@@ -37,13 +37,19 @@ bench-guard: ## fails if a token has become a quarter dearer than what is commit
 	@scripts/setup.sh requirements-dev.lock
 	.venv/bin/python -m tests.bench.guard
 
-check: ## lint, format, types and layers
+check: ## lint, format, types, security and layers
 	@scripts/setup.sh requirements-dev.lock
 	.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m mypy
+	.venv/bin/python -m bandit -q -c pyproject.toml -r app
+	.venv/bin/python -m pip check --quiet
 	.venv/bin/python -m pytest -q tests/test_layers.py
 	@if [ -f frontend/package-lock.json ]; then echo scripts/check_frontend.sh; scripts/check_frontend.sh; fi
+
+audit: ## known vulnerabilities of what is locked; asks PyPI, so it is no part of check
+	@scripts/setup.sh requirements-dev.lock
+	.venv/bin/python -m pip_audit --strict --disable-pip --require-hashes -r requirements.lock
 
 lock: ## writes requirements*.lock anew from pyproject.toml
 	scripts/lock.sh $(ARGS)

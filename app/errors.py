@@ -4,16 +4,20 @@ GatewayError
 ├── CallerError                the request cannot be served as asked
 │   ├── InvalidRequest         422
 │   ├── BadCursor              400
+│   ├── Unauthorized           401, and in a stream whose key or token has ended
 │   ├── Forbidden              403
 │   ├── NotFound               404
 │   ├── NotAcceptable          406
+│   ├── RequestTimeout         408
 │   ├── PayloadTooLarge        413
 │   ├── UnsupportedMediaType   415
 │   └── IdempotencyConflict    422
 ├── BusyError                  right, but not now: ``Retry-After``
 │   ├── ConversationBusy       409
+│   ├── RateLimited            429, says which limit
 │   ├── Overloaded             503
 │   ├── StoreAway              503, Redis cannot be reached
+│   ├── IdentityAway           503, no key of the identity provider is known
 │   └── Draining               503, and in a stream that shutdown cut short
 ├── UpstreamError              the model's server failed; in a stream only
 │   ├── UpstreamUnavailable
@@ -65,6 +69,11 @@ class BadCursor(CallerError):
     message = "The cursor is not one that this gateway issued for this run."
 
 
+class Unauthorized(CallerError):
+    code, status = "unauthorized", 401
+    message = "A key or token that is valid here is needed."
+
+
 class Forbidden(CallerError):
     code, status = "forbidden", 403
     message = "This request is not allowed."
@@ -78,6 +87,11 @@ class NotFound(CallerError):
 class NotAcceptable(CallerError):
     code, status = "not_acceptable", 406
     message = "Following a link never starts a run: ask with fetch, EventSource or curl."
+
+
+class RequestTimeout(CallerError):
+    code, status = "request_timeout", 408
+    message = "The request did not arrive in time."
 
 
 class PayloadTooLarge(CallerError):
@@ -99,13 +113,24 @@ class BusyError(GatewayError):
     """``retry_after_s``: whole seconds after which a new try is worth it."""
 
     status, retryable = 503, True
-    retry_after_s: ClassVar[int] = 1
+    retry_after_s: int = 1
 
 
 class ConversationBusy(BusyError):
     code, status = "conversation_busy", 409
     message = "An answer is being made in this conversation: wait for it, or interrupt it."
     retry_after_s = 2
+
+
+class RateLimited(BusyError):
+    """``limit``: which one, in words."""
+
+    code, status = "rate_limited", 429
+    message = "A limit of this caller is reached."
+
+    def __init__(self, limit: str, retry_after_s: int) -> None:
+        super().__init__(f"This caller has reached its limit of {limit}.")
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(BusyError):
@@ -117,6 +142,12 @@ class Overloaded(BusyError):
 class StoreAway(BusyError):
     code = "overloaded"
     message = "The store that this gateway shares with others cannot be reached at the moment."
+    retry_after_s = 5
+
+
+class IdentityAway(BusyError):
+    code = "overloaded"
+    message = "Tokens cannot be checked at the moment: their identity provider cannot be reached."
     retry_after_s = 5
 
 

@@ -1,14 +1,7 @@
-"""Every setting, with unit, default and reason. Environment first, then a ``.env`` file.
-
-An unknown ``GATEWAY_*`` name, an impossible value and a known variable whose capability is not
-built yet stop the start with one line (``SettingsError``). An empty value counts as unset, because
-that is what ``${VAR:-}`` of a compose file gives.
-"""
+"""Every setting, with unit, default and reason; ``app.environment`` reads them."""
 
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,33 +13,14 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 SIMULATOR = "simulator"
-_PREFIX = "GATEWAY_"
-# What a cluster injects for a service named "gateway" (Kubernetes, Docker links).
-_INJECTED = re.compile(r"GATEWAY_(SERVICE_|PORT_).*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+")  # RFC 6454 section 6.1
 _HOST = r"[\w.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?|\*"
-_OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
-NOT_BUILT = frozenset(
-    {
-        "GATEWAY_API_KEYS_FILE",
-        "GATEWAY_JWKS_URL",
-        "GATEWAY_JWT_PUBLIC_KEY_FILE",
-        "GATEWAY_JWT_ISSUER",
-        "GATEWAY_JWT_AUDIENCE",
-        "GATEWAY_SESSION_SECRET_FILE",
-        "GATEWAY_TRACE_CONTENT",
-        "GATEWAY_RATE_LIMIT",
-        "GATEWAY_MAX_RUNS_PER_CALLER",
-        "GATEWAY_TOKENS_PER_DAY",
-        "GATEWAY_MAX_DIALECT_BODY_BYTES",
-    }
-)
+OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
 class SettingsError(Exception):
@@ -107,6 +81,34 @@ class Settings(BaseModel):
         (), description="addresses or networks whose X-Forwarded-* count, comma separated"
     )
     cors_origins: Names = Field((), description="exact origins, comma separated, or * alone")
+
+    api_keys_file: Path | None = Field(
+        None, description="a file of hashed keys, as python -m app keys writes it"
+    )
+    jwks_url: str | None = Field(
+        None, description="the https address of an identity provider's keys (JWKS, RFC 7517)"
+    )
+    jwt_public_key_file: Path | None = Field(None, description="a file with a PEM public key")
+    jwt_issuer: str | None = Field(
+        None, pattern=r"^[!-~]+$", description="iss of the tokens to accept (RFC 7519)"
+    )
+    jwt_audience: str | None = Field(
+        None, pattern=r"^[!-~]+$", description="aud of the tokens to accept (RFC 7519)"
+    )
+    session_secret_file: Path | None = Field(
+        None, description="a file with 32 bytes or more that nobody else can read"
+    )
+    # Of each key, token's subject or, where a key says nothing of its own. None on an open gateway.
+    rate_limit: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,8}/([1-9]\d{0,3})?(second|minute|hour|day)$",
+        description="requests in a window, such as 120/minute or 1000/2hour",
+    )
+    max_runs_per_caller: int | None = Field(
+        None, ge=1, description="a whole number of runs at once from 1"
+    )
+    tokens_per_day: int | None = Field(None, ge=1, description="a whole number of tokens from 1")
+
     models_file: Path | None = Field(None, description="a TOML file that names models")
     tools: Names = Field(
         (), description="langchain-core tools as package.module:name, comma separated"
@@ -150,8 +152,9 @@ class Settings(BaseModel):
     )
     max_runs: int = Field(5_000, ge=1, description="a whole number of runs from 1")
     max_readers: int = Field(20_000, ge=1, description="a whole number of readers from 1")
-    max_body_bytes: Annotated[ByteSize, Field(ge=1024)] = Field(
-        ByteSize(4 * 1024**2), description="bytes from 1024, such as 4MiB"
+    # Bounded: a body is parsed as a whole, in memory.
+    max_body_bytes: Annotated[ByteSize, Field(ge=1024, le=1024**3)] = Field(
+        ByteSize(4 * 1024**2), description="bytes from 1024 to 1GiB, such as 4MiB"
     )
     # Below the 10 MiB that AG-UI's client takes in one frame: final repeats the whole text.
     max_answer_bytes: Annotated[ByteSize, Field(ge=1)] = Field(
@@ -170,6 +173,15 @@ class Settings(BaseModel):
     def uses_simulator(self) -> bool:
         """Nobody said which model to ask, so the built-in simulator answers."""
         return self.openai_api_key is None and self.openai_base_url is None
+
+    @property
+    def takes_tokens(self) -> bool:
+        return self.jwks_url is not None or self.jwt_public_key_file is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody needs a key."""
+        return self.api_keys_file is None and not self.takes_tokens
 
     @field_validator("openai_base_url")
     @classmethod
@@ -209,72 +221,6 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_model(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if not any(values.get(name.lower()) for name in _OPENAI):
+        if not any(values.get(name.lower()) for name in OPENAI):
             return {"model": SIMULATOR, **values}
         return values
-
-
-def load(environ: Mapping[str, str]) -> Settings:
-    """Read settings out of ``environ``. Raises ``SettingsError`` with one line."""
-    values: dict[str, str] = {}
-    for name, value in environ.items():
-        if _injected(name, value):
-            continue
-        if name.startswith(_PREFIX) and name not in NOT_BUILT and not _is_known(name):
-            raise SettingsError(f"{name} is not a setting of this gateway: see the README's table")
-        if not value.strip():
-            continue
-        if name in NOT_BUILT:
-            raise SettingsError(
-                f"{name} is set, but what it switches on is not built yet: unset it"
-            )
-        if name.startswith(_PREFIX):
-            values[name.removeprefix(_PREFIX).lower()] = value.strip()
-        elif name in _OPENAI:
-            values[name.lower()] = value.strip()
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        raise SettingsError(
-            f"{variable(field)} is not possible as it is: "
-            f"it takes {Settings.model_fields[field].description}"
-        ) from None
-    if not is_loopback(settings.host) and not settings.allow_anonymous:
-        raise SettingsError(
-            f"GATEWAY_HOST={settings.host} would let strangers in, because no keys guard this "
-            "gateway: it takes a loopback address, or set GATEWAY_ALLOW_ANONYMOUS=true"
-        )
-    if settings.workers > 1 and settings.redis_url is None:
-        raise SettingsError(
-            f"GATEWAY_WORKERS={settings.workers} needs GATEWAY_REDIS_URL: without Redis one worker "
-            "knows nothing of the runs of another"
-        )
-    return settings
-
-
-def environment() -> dict[str, str]:
-    """The process's environment over the ``.env`` file of the working directory."""
-    from dotenv import dotenv_values  # here, because only a start needs it
-
-    try:
-        file = {name: value or "" for name, value in dotenv_values(".env").items()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f".env cannot be read: {error}") from None
-    said = {name: value for name, value in os.environ.items() if value.strip() or name not in file}
-    return {**file, **said}
-
-
-def variable(field: str) -> str:
-    """The environment variable of a field of ``Settings``."""
-    return field.upper() if field.upper() in _OPENAI else _PREFIX + field.upper()
-
-
-def _is_known(name: str) -> bool:
-    field = name.removeprefix(_PREFIX).lower()
-    return field in Settings.model_fields and variable(field) == name
-
-
-def _injected(name: str, value: str) -> bool:
-    is_address = name == "GATEWAY_PORT" and value.startswith("tcp://")
-    return is_address or bool(_INJECTED.fullmatch(name))

@@ -35,7 +35,7 @@ class Worker:
         passed = (listener.fileno(), theirs.fileno())
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603  # ourselves
+                self._process = subprocess.Popen(  # noqa: S603  # nosec B603  # ourselves
                     [sys.executable, "-m", "app", "serve", "--as-worker", "{},{}".format(*passed)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=passed,

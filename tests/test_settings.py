@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import settings
-from app.settings import NOT_BUILT, Settings, SettingsError, environment, load, variable
+from app.environment import NOT_BUILT, environment, load, variable
+from app.settings import Settings, SettingsError
 
 # Every variable of the contract's table.
 CONTRACT = {
@@ -270,4 +270,4 @@ def test_the_environment_goes_before_the_file(
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load({}).port = 1
-    assert settings.load({}).port == 8000
+    assert load({}).port == 8000

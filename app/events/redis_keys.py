@@ -60,6 +60,18 @@ class Keys:
         """String: the run that talks in the conversation."""
         return f"{self.prefix}:{{talk:{_digest(owner, conversation_id)}}}"
 
+    def slots(self, owner: str) -> str:
+        """Sorted set: a caller's running runs, by when their lease is over."""
+        return f"{self.prefix}:{{caller:{_digest(owner)}}}:slots"
+
+    def tokens(self, owner: str, day: int) -> str:
+        """Hash: what each worker counted for a caller on a day, in days since 1970."""
+        return f"{self.prefix}:{{caller:{_digest(owner)}}}:tokens:{day}"
+
+    def requests(self, owner: str) -> str:
+        """What the ``limits`` library calls a caller in the names that it makes."""
+        return _digest(owner)
+
     def asked(self, worker: str) -> str:
         """Channel: runs of this worker of which another one wants to know how far they are."""
         return f"{self.prefix}:asked:{worker}"

@@ -7,7 +7,7 @@ test can prove that such words never reach a user.
 import re
 from collections.abc import Iterator
 
-SECRET = "SECRET-UPSTREAM-DETAIL sk-secret-123"  # noqa: S105  opens nothing
+SECRET = "SECRET-UPSTREAM-DETAIL sk-secret-123"  # noqa: S105  # nosec B105  # opens nothing
 
 # Each is one chunk. Python's json writes the surrogates as the same \udxxx escapes that a server
 # sends whose tokenizer splits an emoji. Neighbours matter: a high and a low one make a pair.

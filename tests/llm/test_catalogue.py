@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app import settings
+from app.environment import load
 from app.llm.catalogue import Catalogue, load_catalogue
 from app.settings import SettingsError
 
@@ -18,7 +18,7 @@ def loaded(environ: Mapping[str, str], file: Path | None = None) -> Catalogue:
     """As a start with that environment would."""
     if file is not None:
         environ = {**environ, "GATEWAY_MODELS_FILE": str(file)}
-    return load_catalogue(settings.load(environ), environ)
+    return load_catalogue(load(environ), environ)
 
 
 @pytest.fixture

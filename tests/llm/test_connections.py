@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import openai
 import pytest
 
+from app.environment import load
 from app.events.queue import EventQueue
 from app.llm.connections import environment_proxy
 from app.llm.langchain import LangChainReader
 from app.llm.lean import LeanChatOpenAI
 from app.llm.toolbox import Toolbox
-from app.settings import load
 from tests.llm.asking import chat_model
 from tests.llm.making import entry, prompt
 from tests.llm.test_lean import closed, model

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.environment import load
 from app.events.model import Event, Reasoning, Token
 from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
@@ -14,7 +15,6 @@ from app.llm.langchain import LangChainReader
 from app.llm.toolbox import Toolbox
 from app.llm.turn import Turn
 from app.llm.upstream import UpstreamFailure
-from app.settings import load
 from app.simulator import SECRET, Simulator, expected_reasoning, expected_text
 from tests.llm.making import entry, prompt
 

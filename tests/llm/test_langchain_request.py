@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
+from app.environment import load
 from app.errors import UpstreamBroken
 from app.events.model import Event, Reasoning
 from app.events.queue import EventQueue
 from app.llm.langchain import LangChainReader
 from app.llm.toolbox import Toolbox
-from app.settings import load
 from tests.llm.asking import chat_model
 from tests.llm.making import entry, prompt
 

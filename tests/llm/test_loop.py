@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from langchain_core.tools import BaseTool, tool
 
+from app.environment import load
 from app.errors import GatewayError, TooManyIterations
 from app.events.model import Retract, Token, ToolCall, ToolResult, Usage
 from app.llm.langchain import LangChainReader
 from app.llm.toolbox import Toolbox
-from app.settings import load
 from app.simulator import Simulator
 from app.simulator.texts import PREAMBLE
 from tests.llm.looping import TURNS, Loop, only, weather

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from openai.resources.chat.completions import AsyncCompletions
 
+from app.environment import load
 from app.llm.catalogue import Catalogue, load_catalogue
 from app.llm.models_file import RESERVED, Parameters
-from app.settings import SettingsError, load
+from app.settings import SettingsError
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
+from app.environment import load
 from app.errors import TooManyIterations
 from app.events.model import Draft, Retract, ToolCall, ToolResult
 from app.events.queue import EventQueue
 from app.llm.langchain import LangChainReader
 from app.llm.toolbox import Toolbox
 from app.llm.turn import Prompt
-from app.settings import load
 from app.simulator import Simulator
 from app.simulator.texts import PREAMBLE
 from tests.llm.agents import BOUND_S, CALL, Ran, agent, ended, openai_model, text_of
