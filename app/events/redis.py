@@ -123,15 +123,6 @@ class RedisEventLog:
     def bytes(self) -> int:
         return self._logs.bytes + self._mirrors.bytes
 
-    def is_ours(self, run_id: str) -> bool:
-        """This worker makes it."""
-        return run_id in self._shipper
-
-    async def writer_of(self, run_id: str) -> str | None:
-        """The worker that makes, or made, a run. Raises ``StoreAway``."""
-        worker: bytes | None = await self.link.call("HGET", self.link.keys.run(run_id), "writer")
-        return None if worker is None else worker.decode()
-
     def when_fenced(self, callback: Callable[[str], None]) -> None:
         """``callback`` is told of runs of ours that another worker has ended."""
         self._shipper.on_fenced = callback
@@ -202,11 +193,16 @@ class RedisEventLog:
                 done = event
         return Snapshot(unpack_record(record), int(last), error, done)
 
+    async def _writer_of(self, run_id: str) -> str | None:
+        """The worker that makes, or made, a run. Raises ``StoreAway``."""
+        worker: bytes | None = await self.link.call("HGET", self.link.keys.run(run_id), "writer")
+        return None if worker is None else worker.decode()
+
     async def _ask(self, run_id: str, reaching: int) -> Snapshot | None:
         """A reader is ahead of Redis, if its cursor is good: its worker had told it more than it
         had shipped. A worker that lives ships the rest now; of one that died nobody can say."""
         asked = secrets.token_urlsafe(6)
-        worker = await self.writer_of(run_id)
+        worker = await self._writer_of(run_id)
         clock = asyncio.get_running_loop().time
         until, again = clock() + ASK_S, 0.0
         while True:

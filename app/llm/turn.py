@@ -163,7 +163,7 @@ class Turn:
         give none, or the same one in each turn."""
         seen, calls = {"", *taken}, list[ToolCall]()
         for call in self._calls:
-            call_id = call.id if call.id not in seen else f"call_{secrets.token_urlsafe(12)}"
+            call_id = call.id if call.id not in seen else f"call_{secrets.token_urlsafe(16)}"
             seen.add(call_id)
             calls.append(ToolCall(call_id, call.name, repaired("".join(call.arguments))))
         return tuple(calls)

@@ -60,6 +60,7 @@ class Driver:
         call = self.tasks.create_task(self._call(run, exchange, reply), name="upstream call")
         call.add_done_callback(lambda _: queue.close())  # also if it never began
         run.calls(call)
+        run.account.asks(reply)
         loop = asyncio.get_running_loop()
         deadline = loop.call_later(self.run_timeout_s, run.stop, RunTimeout())
         outcome: Outcome | None = None
@@ -90,6 +91,7 @@ class Driver:
             if not call.done():
                 run.stop(Internal())
                 await asyncio.wait({call}, timeout=ENDINGS_WAIT_S)
+            run.account.close()  # who reads the ending and asks again is to find room
             if isinstance(run.stop_reason, Lost):
                 return _say_lost(run)
             ending = transcript.ending(outcome or _outcome(call, run.stop_reason), reply)

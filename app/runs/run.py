@@ -7,6 +7,7 @@ from enum import Enum
 from app.errors import GatewayError
 from app.events.model import RunRecord
 from app.llm.clocks import LATE_S, SECOND_LOOK_S
+from app.runs.account import Account
 
 # A cancel that a library swallows (performance.md knows one that does) is sent again. Seconds.
 CANCEL_AGAIN_S = 1.0
@@ -33,8 +34,9 @@ class Run:
     """Lives from acceptance until its ending is in the log. ``look``: see ``Neighbours``; what it
     brings comes to ``read_elsewhere``."""
 
-    def __init__(self, record: RunRecord, look: Callable[[str], bool]) -> None:
+    def __init__(self, record: RunRecord, look: Callable[[str], bool], account: Account) -> None:
         self.record = record
+        self.account = account
         self.stop_reason: Cancelled | Lost | GatewayError | None = None
         self.is_ending = False  # its last words are being written
         self.opened = asyncio.Event()  # its log can be found, or it never came to that

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from app.access.quotas import MemoryQuotas, Quotas
 from app.errors import ConversationBusy, Draining, IdempotencyConflict, NotFound, Overloaded
 from app.events.model import RunRecord, Snapshot, Status
+from app.runs.account import Account
 from app.runs.drive import ENDINGS_WAIT_S, Driver
 from app.runs.elsewhere import Elsewhere
 from app.runs.neighbours import Alone, Neighbours
@@ -38,8 +40,10 @@ class Supervisor:
         max_runs: int,
         max_readers: int,
         neighbours: Neighbours | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         neighbours = neighbours or Alone()
+        self._quotas = quotas or MemoryQuotas()
         self._driver = driver
         self._log = driver.log
         self._exchanges = driver.exchanges
@@ -47,6 +51,7 @@ class Supervisor:
         self._max_readers = max_readers
         self._runs: dict[str, Run] = {}
         self._talking: dict[tuple[str, str], Run] = {}  # by owner and conversation
+        self._opening: dict[tuple[str, str | None], Run] = {}  # by owner and idempotency key
         self._look = neighbours.look
         self._elsewhere = Elsewhere(driver.log, neighbours, self._runs)
         self._readers = 0
@@ -58,14 +63,17 @@ class Supervisor:
     async def start(self, request: Request, owner: str, request_id: str) -> RunRecord:
         """Start a run, or join the one that the idempotency key belongs to.
 
-        Raises ``IdempotencyConflict``, ``ConversationBusy``, ``NotFound``, ``Draining``,
-        ``Overloaded``, ``StoreAway``.
+        Raises ``IdempotencyConflict``, ``ConversationBusy``, ``NotFound``, ``RateLimited``,
+        ``Draining``, ``Overloaded``, ``StoreAway``.
         """
         while True:
-            if request.idempotency_key is not None:
-                holder = await self._log.holder(owner, request.idempotency_key)
+            if (key := request.idempotency_key) is not None:
+                holder = await self._log.holder(owner, key)
                 if holder is not None:
                     return _same(holder, request)
+                if (twin := self._opening.get((owner, key))) is not None:
+                    await twin.opened.wait()  # it is there to be joined now, or never will be
+                    continue
             if self.draining:
                 raise Draining
             if len(self._runs) >= self._max_runs:
@@ -80,10 +88,13 @@ class Supervisor:
             holder = await self._elsewhere.claim(run, request, CANCEL_WAIT_S)
             if holder is run.record:
                 exchange = await self._exchanges.prepare(request, run.record)
+                await run.account.open()
                 holder = await self._log.open(run.record)
         except BaseException:
             self._forget(run)
             raise
+        finally:
+            self._opening.pop((owner, request.idempotency_key), None)
         if holder is not run.record:
             self._forget(run)
             return _same(holder, request)
@@ -108,8 +119,11 @@ class Supervisor:
             fingerprint=request.fingerprint,
             answer_id=secrets.token_urlsafe(16),
         )
-        run = self._runs[record.run_id] = Run(record, self._look)
+        account = Account(self._quotas, record, request.limits)
+        run = self._runs[record.run_id] = Run(record, self._look, account)
         self._talking[owner, record.conversation_id] = run
+        if record.idempotency_key is not None:
+            self._opening[owner, record.idempotency_key] = run
         self._idle.clear()
         return run
 
@@ -198,6 +212,7 @@ class Supervisor:
         return True
 
     def _forget(self, run: Run) -> None:
+        run.account.close()
         run.end()
         self._elsewhere.leave(run.record)
         del self._runs[run.record.run_id]
@@ -209,10 +224,6 @@ class Supervisor:
 async def _make_way(talking: Run, request: Request) -> None:
     """``talking`` runs in the conversation of ``request``: one that is about to end is waited for.
     Raises ``ConversationBusy``."""
-    key = request.idempotency_key
-    if key is not None and key == talking.record.idempotency_key and not talking.opened.is_set():
-        await talking.opened.wait()  # the same request, twice: it joins
-        return
     if request.if_busy == "interrupt":
         talking.stop(Cancelled.BY_REQUEST)
     elif not talking.is_ending and talking.stop_reason is None:

@@ -43,6 +43,9 @@ class Worker:
         )
         self.lost = self.log.lost
 
+    def makes(self, run_id: str) -> bool:
+        return run_id in self.log._shipper
+
     async def shipped(self) -> None:
         """Until Redis has all."""
         async with asyncio.timeout(BOUND_S):

@@ -71,14 +71,14 @@ async def test_an_ending_that_redis_forgot_is_shipped_again(own_redis: RedisServ
         with own_redis.client() as client:
             client.save()
         await one.log.append(run.run_id, [Token("b"), final("ab"), done()])
-        assert not one.log.is_ours(run.run_id)
+        assert not one.makes(run.run_id)
         await restarted(own_redis, [one, other], own_redis.kill)
         found = await other.log.find(run.run_id)
         assert found is not None
         assert (found.done, found.error) == (done(), None)
         assert await read_to_end(other.log, run.run_id) == await read_to_end(one.log, run.run_id)
         assert await leases(one) == 0, "nobody misses its worker"
-        assert not one.log.is_ours(run.run_id)
+        assert not one.makes(run.run_id)
 
 
 @pytest.mark.usefixtures("bounded")
@@ -130,7 +130,7 @@ async def test_a_run_that_turns_out_fenced_has_no_lease(redis_server: RedisServe
         await end_elsewhere(other, run)
         assert await leases(other) == 0
         zombie.log._shipper._look_at_all()  # it makes its leases anew, and looks
-        await until(lambda: not zombie.log.is_ours(run.run_id))
+        await until(lambda: not zombie.makes(run.run_id))
         assert await leases(other) == 0
 
 
@@ -152,7 +152,7 @@ async def test_who_ended_a_run_alone_and_was_fenced_tells_later_readers_what_red
         await end_elsewhere(other, run)
         proxy.accept()
         await zombie.link.reachable()
-        await until(lambda: not zombie.log.is_ours(run.run_id))
+        await until(lambda: not zombie.makes(run.run_id))
         seen = await read_to_end(zombie.log, run.run_id)
         assert numbers(seen) == [1, 2, JUMP, JUMP + 1]
         assert seen == await read_to_end(other.log, run.run_id)

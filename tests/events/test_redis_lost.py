@@ -123,7 +123,7 @@ async def test_a_writer_that_was_thought_dead_is_told_and_writes_nothing_more(
         with pytest.raises(Fenced):
             await zombie.log.append(run.run_id, [done("cancelled")])
         assert told == [run.run_id]
-        assert not zombie.log.is_ours(run.run_id)
+        assert not zombie.makes(run.run_id)
         with pytest.raises(Fenced):
             await zombie.log.append(run.run_id, [Token("c")])
         seen: list[Entry] = []

@@ -111,7 +111,7 @@ async def test_an_ending_waits_for_redis_for_one_lease_and_is_shipped_later(
         await other.link.reachable()
         assert [entry.seq for entry in await read_to_end(other.log, run.run_id)] == [1, 2, 3]
         await one.shipped()
-        assert not one.log.is_ours(run.run_id)
+        assert not one.makes(run.run_id)
 
 
 async def test_at_shutdown_an_ending_does_not_wait_long(

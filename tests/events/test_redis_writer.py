@@ -196,5 +196,5 @@ async def test_a_run_whose_keys_somebody_meddled_with_holds_up_no_other(
         assert [entry.seq for entry in await read_to_end(other.log, good.run_id)] == [1, 2, 3]
         await one.log.append(bad.run_id, [done("cancelled")])
         assert len(await read_to_end(one.log, bad.run_id)) == 2, "its readers here get their ending"
-        await until(lambda: not one.log.is_ours(bad.run_id))
+        await until(lambda: not one.makes(bad.run_id))
         assert one.link.trouble is None

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from app.access.model import Limits
+from app.access.quotas import MemoryQuotas, Quotas
 from app.conversations.journal import Journal
 from app.errors import GatewayError
 from app.events.log import EventLog, Reader
@@ -25,10 +27,12 @@ from app.events.queue import EventQueue
 from app.llm.clocks import TurnClocks
 from app.llm.reply import Reply
 from app.llm.turn import Prompt, Turn
+from app.runs.account import Account
 from app.runs.drive import Driver
 from app.runs.exchange import Exchanges
 from app.runs.neighbours import Alone, Neighbours
 from app.runs.request import Request
+from app.runs.run import Run
 from app.runs.supervisor import Supervisor
 from tests.events.making import read_to_end
 from tests.llm.making import entry
@@ -77,6 +81,11 @@ def released(gate: asyncio.Event, *texts: str) -> Script:
     return script
 
 
+def lone_run(record: RunRecord, look: Callable[[str], bool]) -> Run:
+    """Without a supervisor, of a caller without limits."""
+    return Run(record, look, Account(MemoryQuotas(), record, Limits()))
+
+
 class FakeModel:
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -84,9 +93,12 @@ class FakeModel:
         self.open = 0  # upstream calls
         self.began = asyncio.Event()
         self.prompts: list[Prompt] = []
+        self.replies: list[Reply] = []
 
     def reply(self, prompt: Prompt, queue: EventQueue) -> Reply:
-        return Reply(prompt, queue)
+        reply = Reply(prompt, queue)
+        self.replies.append(reply)
+        return reply
 
     async def answer(self, reply: Reply) -> str:
         self.asked += 1
@@ -138,6 +150,20 @@ class FarLog:
 _: type[EventLog] = FarLog
 
 
+class LateLog(FarLog):
+    """Readers see an ending at once; whoever wrote it hears of that once ``gate`` is open, as from
+    a Redis that is slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def append(self, run_id: str, events: Sequence[Event]) -> None:
+        await super().append(run_id, events)
+        if isinstance(events[-1], Done):
+            await self.gate.wait()
+
+
 class World:
     """A supervisor in a task group of its own. Leaving it waits for all runs, and looks for leaks.
 
@@ -151,6 +177,7 @@ class World:
         log: EventLog | None = None,
         neighbours: Neighbours | None = None,
         archive: MemoryArchive | None = None,
+        quotas: Quotas | None = None,
         run_timeout_s: float = NEVER_S,
         max_runs: int = 1000,
         max_readers: int = 1000,
@@ -160,6 +187,7 @@ class World:
         self.log: EventLog = log or FarLog()
         self.neighbours = neighbours or Alone()
         self.archive = archive or MemoryArchive()
+        self.quotas = quotas
         self.journal = Journal(self.archive)
         self._limits = (run_timeout_s, max_answer_bytes)
         self._room = {"max_runs": max_runs, "max_readers": max_readers}
@@ -176,7 +204,7 @@ class World:
     def new_supervisor(self, tasks: asyncio.TaskGroup) -> Supervisor:
         exchanges = Exchanges(self.archive, self.journal, newest=20)
         driver = Driver(self.log, self.model, exchanges, tasks, *self._limits, heartbeat_s=10)
-        return Supervisor(driver, neighbours=self.neighbours, **self._room)
+        return Supervisor(driver, neighbours=self.neighbours, quotas=self.quotas, **self._room)
 
     async def __aexit__(
         self,

@@ -8,7 +8,7 @@ from app.events.model import Token
 from app.runs import run as run_module
 from app.runs.run import Cancelled, Run
 from tests.events.making import record
-from tests.runs.fakes import BOUND_S, hangs, released
+from tests.runs.fakes import BOUND_S, hangs, lone_run, released
 from tests.runs.workers import two_workers
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +114,7 @@ def read_by_nobody_here() -> tuple[Run, list[str]]:
         looks.append(run_id)
         return True
 
-    run = Run(record(grace_s=0), look)
+    run = lone_run(record(grace_s=0), look)
     run.joined()
     run.left()
     return run, looks
@@ -156,7 +156,7 @@ async def test_a_clock_that_is_late_looks_around_too(monkeypatch: pytest.MonkeyP
         looked.set()
         return True
 
-    run = Run(record(grace_s=0.001), look)
+    run = lone_run(record(grace_s=0.001), look)
     run.joined()
     run.left()
     async with asyncio.timeout(BOUND_S):
@@ -165,7 +165,7 @@ async def test_a_clock_that_is_late_looks_around_too(monkeypatch: pytest.MonkeyP
 
 
 async def test_claims_count_as_one_reader() -> None:
-    run = Run(record(grace_s=0), lambda _: False)
+    run = lone_run(record(grace_s=0), lambda _: False)
     for answer in (True, True, True, False):
         run.read_elsewhere(answer)
     assert run.stop_reason is Cancelled.READERS_LEFT

@@ -6,9 +6,10 @@ import pytest
 
 from app.errors import StoreAway
 from app.runs import redis_neighbours
-from app.runs.run import Cancelled, Run
+from app.runs.run import Cancelled
 from tests.events.making import record
 from tests.redis_server import running_redis
+from tests.runs.fakes import lone_run
 from tests.runs.redis_workers import BOUND_S, PLACE, Worker, pair
 from tests.runs.workers import eventually
 
@@ -123,7 +124,7 @@ async def test_who_moved_while_redis_was_away_keeps_the_run(
     monkeypatch.setattr(redis_neighbours, "LOOK_AGAIN_S", 0.01)
     with running_redis() as server:
         async with pair(server) as (a, b):
-            run = Run(record(grace_s=0), a.neighbours.look)
+            run = lone_run(record(grace_s=0), a.neighbours.look)
             run_id = await a.make(run.record.run_id)
             monkeypatch.setattr(a, "read_elsewhere", lambda _, there: run.read_elsewhere(there))
             run.joined()

@@ -9,6 +9,7 @@ from app.runs import run as run_module
 from app.runs.neighbours import Alone
 from app.runs.run import Cancelled, Outcome, Run
 from tests.events.making import record
+from tests.runs.fakes import lone_run
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ SHORT_S = 0.03
 
 
 def run_with(grace_s: float | None) -> Run:
-    return Run(record(grace_s=grace_s), Alone().look)
+    return lone_run(record(grace_s=grace_s), Alone().look)
 
 
 async def for_ever() -> Outcome:

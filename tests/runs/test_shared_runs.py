@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from app.access.model import Limits
+from app.access.redis_quotas import RedisQuotas
 from app.errors import ConversationBusy
 from app.events import redis_lost
 from app.events.model import Done, Error, Token
@@ -29,7 +31,14 @@ class Gateway:
     def __init__(self, worker: sharing.Worker, script: Script, archive: MemoryArchive) -> None:
         self.worker = worker
         self.neighbours = RedisNeighbours(worker.link, worker.channel, worker.log.worker, 120)
-        self.world = World(script, log=worker.log, neighbours=self.neighbours, archive=archive)
+        self.quotas = RedisQuotas(worker.link, worker.log.worker)
+        self.world = World(
+            script,
+            log=worker.log,
+            neighbours=self.neighbours,
+            archive=archive,
+            quotas=self.quotas,
+        )
 
 
 @asynccontextmanager
@@ -39,7 +48,8 @@ async def gateways(server: RedisServer, script: Script) -> AsyncIterator[tuple[G
         for _ in range(2):
             worker = await stack.enter_async_context(sharing.worker(address))
             made.append(Gateway(worker, script, archive))
-        running = [asyncio.ensure_future(each.neighbours.run()) for each in made]
+        parts = [part for each in made for part in (each.neighbours, each.quotas)]
+        running = [asyncio.ensure_future(part.run()) for part in parts]
         try:
             async with made[0].world, made[1].world:
                 yield made[0], made[1]
@@ -94,6 +104,32 @@ async def test_the_same_key_at_the_same_time_joins_one_run(redis_server: RedisSe
             assert len({run.run_id for run in runs}) == 1
             assert await b.world.told(runs[0]) == ["once", "final stop", "completed"]
         assert a.world.model.asked + b.world.model.asked == 3
+
+
+async def test_whose_only_run_has_ended_finds_room_on_another_worker(
+    redis_server: RedisServer,
+) -> None:
+    limits = Limits(max_runs=1)
+    async with gateways(redis_server, says("all")) as (a, b):
+        for first, second in [(a, b), (b, a)] * 10:
+            await second.world.told(await first.world.start(limits=limits))
+            await first.world.told(await second.world.start(limits=limits))
+        assert await a.quotas.running(OWNER) <= 1
+
+
+async def test_an_interruption_at_the_limit_replaces_a_run_of_another_worker(
+    redis_server: RedisServer,
+) -> None:
+    limits = Limits(max_runs=1)
+    async with gateways(redis_server, hangs("part")) as (a, b):
+        run = await a.world.start(limits=limits)
+        for world in [b.world, a.world] * 5:
+            await world.until(run, Token)
+            run = await world.start(
+                conversation_id=run.conversation_id, if_busy="interrupt", limits=limits
+            )
+        await a.world.cancel(run)
+        await b.world.cancel(run)
 
 
 async def test_a_run_is_taken_over_and_its_worker_writes_no_more(

@@ -5,7 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+from app.access.quotas import MemoryQuotas, Quotas
 from app.events.log import EventLog
 from app.runs.neighbours import Household, Neighbours, Talker, Talks
 from tests.runs.archive import MemoryArchive
@@ -103,11 +105,19 @@ class Workers:
 
 
 @asynccontextmanager
-async def two_workers(script: Script, log: EventLog | None = None) -> AsyncIterator[Workers]:
-    hub, archive, log = Hub(), MemoryArchive(), log or FarLog()
+async def two_workers(
+    script: Script, log: EventLog | None = None, quotas: Quotas | None = None, **more: Any
+) -> AsyncIterator[Workers]:
+    hub = Hub()
+    shared: dict[str, Any] = {
+        "log": log or FarLog(),
+        "archive": MemoryArchive(),
+        "quotas": quotas or MemoryQuotas(),
+        **more,
+    }
     async with (
-        World(script, log=log, neighbours=HubNeighbours(hub), archive=archive) as a,
-        World(script, log=log, neighbours=HubNeighbours(hub), archive=archive) as b,
+        World(script, neighbours=HubNeighbours(hub), **shared) as a,
+        World(script, neighbours=HubNeighbours(hub), **shared) as b,
     ):
         yield Workers(hub, a, b)
         await a.supervisor._idle.wait()  # b looks for leaks first
