@@ -1,142 +1,45 @@
 """uvicorn as the gateway runs it: its socket, its connections, its way down.
 
-What a bare ``uvicorn app.main:app`` does not do: cut a reader that takes nothing, answer 414, keep
-listening while it drains, exit with 0.
+What a bare ``uvicorn app.main:app`` does not do: cut a slow sender and a reader that takes nothing,
+bound connections and heads, keep listening while it drains, exit with 0.
 """
 
 import asyncio
-import fcntl
-import json
+import ipaddress
 import logging
-import secrets
+import math
+import resource
 import socket
-import struct
-import termios
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.deps import Gateway
+from app.connection import Connection
 from app.listening import listen, raise_file_limit
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# A reader that takes no bytes for this long is cut: contract section 5.
-FROZEN_S = 30.0
 LOOK_TICKS = 25  # of 0.1 s between two looks at all connections; a look takes 2 µs each
+# Beside the readers: connections with a question, kept for the next one, or idle.
+SPARE_CONNECTIONS = 4_000
+# Of the files that a process may have open: listeners, database, Redis, libraries. Each running
+# answer takes one more, to its upstream.
+OWN_FILES = 256
 KEEP_ALIVE_S = 75  # as nginx: longer than a person's pause between two questions
 CLOSE = (b"connection", b"close")
 # At the end: for requests that come on connections that were accepted before. Seconds.
 LAST_REQUESTS_S = 1.0
 CLOSE_S = 3  # after the drain: how long connections may take to flush their last bytes
-MAX_URL_BYTES = 65_535  # httptools can parse no longer one
-MAX_HEADER_BYTES = 64 * 1024  # h11's precedent, which uvicorn's other parser keeps
-_CODES = {414: "uri_too_long", 431: "headers_too_large"}
-_REFUSALS = {
-    414: "The address is too long: ask with POST.",
-    431: "The header fields are too large.",
-}
-
 
 Announce = Callable[[int], None]
-
-
-class Connection(HttpToolsProtocol):
-    """Refuses what is too long to be a request; knows whether its peer still takes bytes."""
-
-    # Slots beside the base's dictionary, which would grow by a kilobyte for four more names.
-    __slots__ = ("_acked", "_header_bytes", "_refusal", "_stuck_since")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Bytes that the peer's kernel had taken at the last look; -1: nothing waits.
-        self._acked = -1
-        self._stuck_since = 0.0
-        self._header_bytes = 0
-        self._refusal = HTTPStatus.BAD_REQUEST
-
-    def look(self, now: float) -> None:
-        """Cut a peer that has taken nothing for ``FROZEN_S`` of what waits for it (Linux only).
-
-        Not ``TCP_USER_TIMEOUT``, which cuts slow readers with small windows too, and not the size
-        of our own buffer, which shrinks only once a third of the kernel's is free. Not
-        ``transport.close()`` either, which waits for the very bytes that nobody takes.
-        """
-        sock = self.transport.get_extra_info("socket")
-        with suppress(OSError):  # closed since
-            if not self.transport.get_write_buffer_size() and not _unacked(sock):
-                self._acked = -1
-                return
-            acked = _acked(sock)
-            if acked != self._acked:
-                self._acked, self._stuck_since = acked, now
-            elif now - self._stuck_since >= FROZEN_S:
-                logger.info("cut a reader that took nothing for %g s", FROZEN_S)
-                self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._header_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._bound(len(self.url), MAX_URL_BYTES, HTTPStatus.REQUEST_URI_TOO_LONG)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        self._bound(
-            self._header_bytes, MAX_HEADER_BYTES, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        )
-        super().on_header(name, value)
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls this for every request that the parser refuses."""
-        status = self._refusal
-        request_id = secrets.token_urlsafe(16)
-        body = json.dumps(
-            {
-                "type": "about:blank",
-                "title": status.phrase,
-                "status": status,
-                "detail": _REFUSALS.get(status, f"{msg} An address must be percent-encoded."),
-                "code": _CODES.get(status, "invalid_request"),
-                "request_id": request_id,
-            }
-        ).encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-
-    def _bound(self, size: int, limit: int, status: HTTPStatus) -> None:
-        if size > limit:
-            self._refusal = status
-            raise ValueError(status.phrase)  # the parser turns it into its own error
-
-
-def _unacked(sock: socket.socket) -> int:
-    """Bytes in the kernel that the peer has not taken: ``SIOCOUTQ`` of tcp(7)."""
-    (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
-    return int(count)
-
-
-def _acked(sock: socket.socket) -> int:
-    """Bytes that the peer has acknowledged: ``tcpi_bytes_acked`` of Linux's ``struct tcp_info``."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-    (count,) = struct.unpack_from("Q", info, 120)
-    return int(count)
 
 
 class Server(uvicorn.Server):
@@ -166,7 +69,10 @@ class Server(uvicorn.Server):
         """Every 0.1 s."""
         if counter % LOOK_TICKS == 0 and hasattr(socket, "TCP_INFO"):
             now = time.monotonic()
-            for connection in list(self.server_state.connections):
+            connections = list(self.server_state.connections)
+            if len(connections) >= (self.config.limit_concurrency or math.inf):
+                logger.warning("%d connections: a further one is refused", len(connections))
+            for connection in connections:
                 if isinstance(connection, Connection):
                     connection.look(now)
         return await super().on_tick(counter)
@@ -240,7 +146,9 @@ def prepare(app: FastAPI, settings: Settings) -> uvicorn.Config:
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
     options: dict[str, Any] = {"proxy_headers": False}
     if settings.trusted_proxies:
-        options = {"proxy_headers": True, "forwarded_allow_ips": list(settings.trusted_proxies)}
+        # uvicorn takes a network with bits behind its mask for a name, and trusts nobody.
+        networks = [str(ipaddress.ip_network(at, strict=False)) for at in settings.trusted_proxies]
+        options = {"proxy_headers": True, "forwarded_allow_ips": networks}
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -254,5 +162,15 @@ def prepare(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSE_S,
+        limit_concurrency=max_connections(settings),
         **options,
     )
+
+
+def max_connections(settings: Settings) -> int:
+    """What the settings ask for, as far as the process may have files."""
+    wanted = settings.max_readers + SPARE_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(files // 2, files - settings.max_runs - OWN_FILES))

@@ -10,27 +10,39 @@ another site's page made is refused before anything starts:
    ``<img>`` sends no ``Origin``. ``same-site`` counts too unless it is a navigation: another port
    of this machine is same-site, and its page is somebody else's.
 3. A ``Host`` that is not ours: DNS rebinding makes a foreign page same-origin with us.
+4. Neither ``Origin`` nor ``Sec-Fetch-Site``, and a cookie is the credential: browsers add that
+   unasked, and a program that shows one has reason to say where it is. ``GET`` and ``HEAD`` go
+   through: browsers older than fetch metadata send neither with them.
 """
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access.credentials import find_credential
 from app.api.problems import problem
-from app.errors import Forbidden
+from app.errors import Forbidden, Unauthorized
 from app.settings import Settings, is_loopback
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _PORTS = {"http": ":80", "https": ":443"}
+# With every answer that says nothing else of it (OWASP's REST Security Cheat Sheet). The second one
+# concerns no request that CORS decides on (WHATWG Fetch), so allowed origins still read everything.
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
 
 
 class RequestId:
-    """Takes ``X-Request-ID`` from the request or makes one, and sends it with every answer.
+    """Takes ``X-Request-ID`` from the request or makes one, and sends it with every answer; and
+    ``_ALWAYS``, and what the request's limits said of themselves (``state["quota"]``).
 
     Writes the bodies of streams (``app.api.stream``): out here nothing of the routing lives as long
     as a stream, and no byte passes through wrappers that only have to do with heads.
@@ -50,7 +62,8 @@ class RequestId:
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                more = [("x-request-id", request_id), *state.get("quota", ())]
+                message = {**message, "headers": _with(message.get("headers", ()), more)}
             await send(message)
 
         try:
@@ -63,6 +76,14 @@ class RequestId:
             await body(receive, send)
 
 
+def _with(
+    said: Iterable[tuple[bytes, bytes]], more: Iterable[tuple[str, str]]
+) -> list[tuple[bytes, bytes]]:
+    headers = [*said, *((name.encode(), value.encode("latin-1")) for name, value in more)]
+    names = {name for name, _ in headers}
+    return headers + [field for field in _ALWAYS if field[0] not in names]
+
+
 class Guard:
     """``is_public``: tells the paths that any page may load: the chat page's files and the docs."""
 
@@ -72,7 +93,8 @@ class Guard:
         self._app = app
         self._is_public = is_public
         self._origins = settings.cors_origins
-        self._only_loopback = not settings.allow_anonymous
+        self._is_open = settings.is_open
+        self._only_loopback = settings.is_open and not settings.allow_anonymous
         hosts = settings.allowed_hosts
         self._allows_probes = bool(hosts)
         if not hosts and is_loopback(settings.host):
@@ -103,6 +125,8 @@ class Guard:
         navigates = headers.get("sec-fetch-mode") == "navigate"
         if site == "cross-site" or (site == "same-site" and not navigates):
             return "Pages of other sites may not use this gateway."
+        if site is None and not self._is_open and _writes_by_cookie(scope):
+            return "With a session's cookie this takes an Origin."
         return None
 
     def _is_our_host(self, hosts: list[str]) -> bool:
@@ -127,6 +151,16 @@ class Guard:
             return False
         host = hosts[0].lower()
         return parts.netloc.removesuffix(default) == host.removesuffix(default)
+
+
+def _writes_by_cookie(scope: Scope) -> bool:
+    if scope["method"] in ("GET", "HEAD"):
+        return False
+    try:
+        shown = find_credential(scope["headers"], is_tls=scope["scheme"] == "https")
+    except Unauthorized:
+        return False  # whoever asks for the caller refuses it, and says why
+    return shown is not None and shown.is_session
 
 
 def _listens_for_strangers(scope: Scope) -> bool:
