@@ -1,4 +1,5 @@
-"""The command line: ``python -m app`` serves, ``python -m app chat "text"`` asks.
+"""The command line: ``python -m app`` serves, ``python -m app chat "text"`` asks,
+``python -m app keys`` makes keys.
 
 Importing little before the port is open is what makes the start fast.
 """
@@ -27,11 +28,28 @@ def main() -> int:
     chat.add_argument("--url", default="http://127.0.0.1:8000", help="of the gateway")
     chat.add_argument("--model", help="default: the gateway's own")
     chat.add_argument("--conversation", metavar="ID", help="go on with it; default: a new one")
+    chat.add_argument(
+        "--key-file",
+        metavar="PATH",
+        help="holds the API key; default: GATEWAY_API_KEY. The key itself is never an argument: "
+        "everybody on the machine can read those in the process list",
+    )
+    commands.add_parser("keys", help="make, list, revoke and rotate API keys", add_help=False)
+    if sys.argv[1:2] == ["keys"]:
+        from app.access import keys_command
+
+        return keys_command.run(sys.argv[2:])
     arguments = parser.parse_args()
     if arguments.command == "chat":
         from app.client import run
 
-        return run(arguments.text, arguments.url, arguments.model, arguments.conversation)
+        return run(
+            arguments.text,
+            arguments.url,
+            arguments.model,
+            arguments.conversation,
+            arguments.key_file,
+        )
     return serve(getattr(arguments, "as_worker", None))
 
 
@@ -117,10 +135,17 @@ def _first_words(configuration: Configuration, port: int) -> str:
     if others := len(configuration.catalogue.names) - 1:
         model += f", and {others} more"
     runs = "in memory" if settings.redis_url is None else "in Redis"
+    guards, shown = "no keys: whoever can connect may ask", ""
+    if not settings.is_open:
+        keys = f"the keys in {settings.api_keys_file}" if settings.api_keys_file else ""
+        tokens = f"tokens of {settings.jwt_issuer}" if settings.takes_tokens else ""
+        guards = " and ".join(filter(None, (keys, tokens)))
+        shown = '-H "Authorization: Bearer $GATEWAY_API_KEY" '
     kept = settings.data_dir if settings.database_url is None else "the database that was named"
     return (
         f"page   {url}/\n"
-        f"try    curl -N '{url}/chat?text=Hello'\n"
+        f"guard  {guards}\n"
+        f"try    curl -N {shown}'{url}/chat?text=Hello'\n"
         f"model  {model}\n"
         f"data   conversations in {kept}, runs {runs}"
     )

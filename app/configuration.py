@@ -2,26 +2,42 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.conversations.url import database_url
+from app.environment import environment, load
 from app.llm.catalogue import Catalogue, load_catalogue
 from app.llm.mcp_file import Server, load_mcp_file
 from app.llm.models_file import ModelsFile
 from app.llm.toolbox import Toolbox
-from app.settings import Settings, SettingsError, environment, load
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.access.keys import KeysFile
+    from app.access.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What callers show. ``session_secret``: signs their sessions' cookies."""
+
+    keys: "KeysFile | None"
+    tokens: "Tokens | None"
+    session_secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """``database_url`` is SQLAlchemy's."""
+    """``database_url`` is SQLAlchemy's. ``credentials``: None on an open gateway."""
 
     settings: Settings
     catalogue: Catalogue
     toolbox: Toolbox
     mcp_servers: Mapping[str, Server]
     database_url: str
+    credentials: Credentials | None
 
     @property
     def uses_simulator(self) -> bool:
@@ -47,12 +63,35 @@ def configuration(environ: Mapping[str, str]) -> Configuration:
         _check_models(settings.models_file, catalogue, toolbox, servers)
     if settings.redis_url is not None and (wrong := _wrong_with_redis(settings.redis_url)):
         raise SettingsError(f"GATEWAY_REDIS_URL is not possible as it is: {wrong}")
-    return Configuration(settings, catalogue, toolbox, servers, database_url(settings))
+    return Configuration(
+        settings, catalogue, toolbox, servers, database_url(settings), _credentials(settings)
+    )
 
 
 def configuration_from_environment() -> Configuration:
     """Raises ``SettingsError``."""
     return configuration(environment())
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    """Raises ``SettingsError``. PyJWT is imported only where there are tokens: it takes 0.2 s."""
+    if settings.is_open:
+        return None
+    from app.access.gate import default_limits
+    from app.access.keys import KeysFile
+    from app.access.session_secret import session_secret
+
+    keys = tokens = None
+    if settings.api_keys_file is not None:
+        try:
+            keys = KeysFile(settings.api_keys_file)
+        except SettingsError as error:
+            raise SettingsError(f"GATEWAY_API_KEYS_FILE: {error}") from None
+    if settings.takes_tokens:
+        from app.access.tokens import Tokens
+
+        tokens = Tokens(settings, default_limits(settings))
+    return Credentials(keys, tokens, session_secret(settings))
 
 
 def _check_models(

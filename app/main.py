@@ -5,7 +5,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -15,8 +15,14 @@ from fastapi.middleware.cors import CORSMiddleware
 from sse_starlette.sse import AppStatus
 
 from app import __version__
-from app.api import chat, conversations, problems, runs, service
-from app.api.body import AnswerBody, ChatBody
+from app.access.gate import Gate
+from app.access.quotas import MemoryQuotas
+from app.access.requests import RequestQuota
+from app.access.sessions import Sessions
+from app.access.signed_out import MemorySignedOut
+from app.access.watch import Watch
+from app.api import chat, conversations, problems, reference, runs, service, session
+from app.api.callers import Access
 from app.api.deps import Gateway
 from app.api.guard import Guard, RequestId
 from app.api.page import page_files, page_router
@@ -45,6 +51,15 @@ LAST_WRITES_S = 3.0  # at exit, for conversations that are not stored yet
 # is a pause: 1,000 objects take half a millisecond, all those of 200 streams 30, with Python's own
 # (700, 10, 10) often. A run that goes well makes no cycles, so there is little to find.
 GC_THRESHOLD = (1_000, 5, 40)
+# What other origins' pages may read of an answer's head (WHATWG Fetch 3.2.3).
+EXPOSED = [
+    "Location",
+    "Content-Location",
+    "X-Request-ID",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+]
 
 
 class LifespanState(TypedDict):
@@ -60,7 +75,6 @@ def create_app(configuration: Configuration) -> FastAPI:
         lifespan=_lifespan(configuration),
         docs_url=None,
         redoc_url=None,
-        responses=problems.DOCUMENTED,
         redirect_slashes=False,  # it would answer with an absolute address, wrong behind TLS
     )
     problems.install(app)
@@ -68,6 +82,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         chat.router,
         runs.router,
         conversations.router,
+        session.router,
         service.router,
         page_router(files),
     ):
@@ -81,11 +96,11 @@ def create_app(configuration: Configuration) -> FastAPI:
             allow_credentials=settings.cors_origins != ("*",),
             allow_methods=["GET", "POST", "DELETE", "PATCH"],
             allow_headers=["*"],
-            expose_headers=["Location", "Content-Location", "X-Request-ID", "Retry-After"],
+            expose_headers=EXPOSED,
         )
     app.add_middleware(Guard, settings=settings, is_public=files.__contains__)
     app.add_middleware(RequestId)
-    _document_body(app)
+    reference.complete(app, is_open=settings.is_open)
     return app
 
 
@@ -105,7 +120,10 @@ def _lifespan(configuration: Configuration) -> Any:
             stack.push_async_callback(store.aclose)
             servers = McpServers(configuration.mcp_servers, toolbox)
             sharing = _sharing(configuration.settings)
-            gateway = _gateway(configuration, tasks, simulator_url, store, servers, sharing)
+            access = _access(configuration, sharing)
+            if access.requests is not None:
+                stack.push_async_callback(access.requests.aclose)
+            gateway = _gateway(configuration, tasks, simulator_url, store, servers, access, sharing)
             stack.push_async_callback(gateway.model.aclose)
             background = [
                 tasks.create_task(_load(gateway.model, store), name="load the libraries"),
@@ -113,6 +131,8 @@ def _lifespan(configuration: Configuration) -> Any:
             ]
             if configuration.mcp_servers:
                 background.append(tasks.create_task(servers.run(), name="MCP servers"))
+            for name, guard in _guards(access):
+                background.append(tasks.create_task(guard, name=name))
             writer = tasks.create_task(gateway.journal.run(), name="write conversations")
             async with sharing.running(tasks, gateway.journal) if sharing else nullcontext():
                 yield {"gateway": gateway}
@@ -132,6 +152,7 @@ def _gateway(
     simulator_url: str | None,
     store: LateStore,
     servers: McpServers,
+    access: Access,
     sharing: "Sharing | None",
 ) -> Gateway:
     settings = configuration.settings
@@ -165,9 +186,11 @@ def _gateway(
         max_runs=settings.max_runs,
         max_readers=settings.max_readers,
         neighbours=sharing.neighbours if sharing else Alone(),
+        quotas=access.quotas,
     )
     return Gateway(
         settings=settings,
+        access=access,
         log=log,
         model=model,
         supervisor=supervisor,
@@ -179,6 +202,32 @@ def _gateway(
         store_name="Redis" if sharing else "in memory",
         store_trouble=sharing.trouble if sharing else lambda: None,
     )
+
+
+def _access(configuration: Configuration, sharing: "Sharing | None") -> Access:
+    settings, credentials = configuration.settings, configuration.credentials
+    quotas = sharing.quotas if sharing else MemoryQuotas()
+    requests = None
+    if credentials is not None or settings.rate_limit is not None:
+        requests = RequestQuota(settings.redis_url, sharing.prefix if sharing else "")
+    if credentials is None:
+        gate = Gate(settings)
+        return Access(gate, Watch(gate.still_accepts), quotas, requests)
+    keys, tokens = credentials.keys, credentials.tokens
+    signed_out = sharing.signed_out if sharing else MemorySignedOut()
+    sessions = Sessions(credentials.session_secret, signed_out, keys=keys, tokens=tokens)
+    gate = Gate(settings, keys=keys, tokens=tokens, sessions=sessions)
+    return Access(gate, Watch(gate.still_accepts), quotas, requests, sessions, keys, tokens)
+
+
+def _guards(access: Access) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """What runs as long as the gateway does, where callers come with credentials. By name."""
+    if not access.gate.is_open:
+        yield "watch callers", access.watch.run()
+    if access.keys is not None:
+        yield "look at the keys file", access.keys.run()
+    if access.tokens is not None:
+        yield "fetch the keys of tokens", access.tokens.run()
 
 
 def _sharing(settings: Settings) -> "Sharing | None":
@@ -219,20 +268,6 @@ async def _drain_at_shutdown(gateway: Gateway) -> None:
     while not AppStatus.should_exit:  # noqa: ASYNC110  # a flag is all there is
         await asyncio.sleep(LOOK_FOR_EXIT_S)
     await gateway.supervisor.drain(0)
-
-
-def _document_body(app: FastAPI) -> None:
-    """The endpoints read their body themselves, so its schema is added by hand."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = made()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for body in (ChatBody, AnswerBody):
-            schemas.setdefault(body.__name__, body.model_json_schema())
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -8,6 +8,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app.access.redis_quotas import RedisQuotas
+from app.access.redis_signed_out import RedisSignedOut
 from app.conversations.journal import Journal
 from app.events.redis import RedisEventLog
 from app.events.redis_channel import Channel
@@ -38,6 +40,9 @@ class Sharing:
         )
         keep_s = timeout_s + retention_s + LEASE_S
         self.neighbours = RedisNeighbours(self._link, self._channel, worker, keep_s)
+        self.quotas = RedisQuotas(self._link, worker)
+        self.signed_out = RedisSignedOut(self._link)
+        self.prefix = self._link.keys.prefix
 
     def trouble(self) -> str | None:
         """Why no new run can begin just now, in a word or two."""
@@ -53,6 +58,8 @@ class Sharing:
             tasks.create_task(self._channel.run(), name="hear other workers"),
             tasks.create_task(self.neighbours.run(), name="talk to other workers"),
             tasks.create_task(rescue.run(), name="look after dead workers' runs"),
+            tasks.create_task(self.quotas.run(), name="share quotas"),
+            tasks.create_task(self.signed_out.run(), name="share signed-out sessions"),
         ]
         try:
             yield
@@ -62,6 +69,7 @@ class Sharing:
             await asyncio.wait({log, *others})
             await self.log.drain(LAST_WORDS_S)
             await self.neighbours.aclose()
+            await self.quotas.aclose()
             link.cancel()
             await asyncio.wait({link})
             await self._link.aclose()

@@ -12,10 +12,12 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.access.model import Caller
 from app.api.deps import Gateway
 from app.api.problems import invalid
 from app.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from app.events.model import Include
+from app.llm.catalogue import ModelEntry
 from app.llm.text import repaired
 from app.llm.turn import estimated_tokens
 from app.runs.request import Request as RunRequest
@@ -65,11 +67,10 @@ class AnswerBody(BaseModel):
     def question(self) -> str | None:
         return None
 
-    def request(self, parts: Gateway, idempotency_key: str | None) -> RunRequest:
-        """Raises ``InvalidRequest`` for a model or a tool that the gateway does not have."""
-        entry = parts.catalogue.find(self.model) if self.model else parts.catalogue.default
-        if entry is None:
-            raise InvalidRequest("model: there is no model of that name: see GET /models")
+    def request(self, parts: Gateway, caller: Caller, idempotency_key: str | None) -> RunRequest:
+        """Raises ``InvalidRequest`` for a model or a tool that the gateway does not have, or not
+        for this caller."""
+        entry = self._entry(parts, caller)
         tools = parts.tools_of(entry)
         if self.tools is not None:
             if strange := set(self.tools).difference(tools):
@@ -98,7 +99,19 @@ class AnswerBody(BaseModel):
             if_busy=self.if_busy,
             parameters=parameters,
             tools=tools,
+            limits=caller.limits,
         )
+
+    def _entry(self, parts: Gateway, caller: Caller) -> ModelEntry:
+        """A model that the caller may not use is as one that is not there. Its fallbacks are not
+        the caller's choice."""
+        if self.model is None:
+            entry = parts.default_of(caller)
+        else:
+            entry = parts.catalogue.find(self.model) if caller.may_use(self.model) else None
+        if entry is None:
+            raise InvalidRequest("model: there is no model of that name: see GET /models")
+        return entry
 
     def _fingerprint(self) -> str:
         """Of the body as parsed, with defaults, ``query`` as ``text``."""

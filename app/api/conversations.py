@@ -12,8 +12,10 @@ from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.body import AnswerBody, idempotency_key, json_body, query
-from app.api.chat import HEADERS, STREAM, start_answer
-from app.api.deps import Caller, Parts, follow, last_event_id
+from app.api.callers import Counted, CountedUnlessResuming
+from app.api.chat import HEADERS, STARTED, start_answer
+from app.api.deps import Parts, follow, last_event_id
+from app.api.reference import called
 from app.api.times import rfc3339
 from app.conversations.model import Conversation, Message, Thread
 from app.conversations.store import Place, Unavailable
@@ -36,6 +38,7 @@ class Renamed(BaseModel):
 
 @router.get(
     "",
+    responses=called(422),
     openapi_extra={
         "parameters": [
             {"name": "cursor", "in": "query", "schema": {"type": "string"}},
@@ -43,15 +46,15 @@ class Renamed(BaseModel):
         ]
     },
 )
-async def page(request: Request, parts: Parts, owner: Caller) -> JSONResponse:
+async def page(request: Request, parts: Parts, caller: Counted) -> JSONResponse:
     """The caller's own, last used first."""
-    if not is_loopback(parts.settings.host):
+    if parts.access.gate.is_open and not is_loopback(parts.settings.host):
         raise Forbidden("Without keys nobody's conversations are listed: ask for one by its id.")
     fields = query(request, ("cursor", "limit"))
     limit = _limit(fields.get("limit", str(PAGE)))
     behind = _place(fields["cursor"]) if fields.get("cursor") else None
     with _refusing():
-        found = await parts.store.page(owner, behind, limit + 1)
+        found = await parts.store.page(caller.id, behind, limit + 1)
     shown = found[:limit]
     next_cursor = _cursor(shown[-1]) if len(found) > limit else None
     return JSONResponse(
@@ -59,12 +62,12 @@ async def page(request: Request, parts: Parts, owner: Caller) -> JSONResponse:
     )
 
 
-@router.get("/{conversation_id}")
-async def show(conversation_id: str, parts: Parts, owner: Caller) -> JSONResponse:
+@router.get("/{conversation_id}", responses=called(404))
+async def show(conversation_id: str, parts: Parts, caller: Counted) -> JSONResponse:
     """With all its messages; `active` marks the branch that is shown."""
     with _refusing():
         await parts.journal.settled(conversation_id)
-        thread = await parts.store.find(conversation_id, owner)
+        thread = await parts.store.find(conversation_id, caller.id)
     if thread is None:
         raise NotFound
     active = _active(thread)
@@ -74,34 +77,35 @@ async def show(conversation_id: str, parts: Parts, owner: Caller) -> JSONRespons
 
 @router.patch(
     "/{conversation_id}",
+    responses=called(404, 415, 422),
     openapi_extra={
         "requestBody": {"content": {"application/json": {"schema": Renamed.model_json_schema()}}}
     },
 )
 async def rename(
-    request: Request, conversation_id: str, parts: Parts, owner: Caller
+    request: Request, conversation_id: str, parts: Parts, caller: Counted
 ) -> JSONResponse:
     """Give it another title."""
     body = await json_body(request, Renamed, parts.settings.max_body_bytes)
     with _refusing():
         await parts.journal.settled(conversation_id)
-        if not await parts.store.rename(conversation_id, owner, body.title):
+        if not await parts.store.rename(conversation_id, caller.id, body.title):
             raise NotFound
-        thread = await parts.store.find(conversation_id, owner)
+        thread = await parts.store.find(conversation_id, caller.id)
     if thread is None:
         raise NotFound
     return JSONResponse(_head(thread.conversation), headers=NO_STORE)
 
 
-@router.delete("/{conversation_id}", status_code=204)
-async def delete(conversation_id: str, parts: Parts, owner: Caller) -> Response:
+@router.delete("/{conversation_id}", status_code=204, responses=called(404, 409))
+async def delete(conversation_id: str, parts: Parts, caller: Counted) -> Response:
     """With all its messages. An answer that is being made is cancelled."""
-    await parts.supervisor.silence(conversation_id, owner)
+    await parts.supervisor.silence(conversation_id, caller.id)
     with _refusing():
         await parts.journal.settled(conversation_id)
-        if not await parts.store.delete(conversation_id, owner):
+        if not await parts.store.delete(conversation_id, caller.id):
             raise NotFound
-    await parts.supervisor.silence(conversation_id, owner)  # what began meanwhile
+    await parts.supervisor.silence(conversation_id, caller.id)  # what began meanwhile
     return Response(status_code=204)
 
 
@@ -113,15 +117,15 @@ async def delete(conversation_id: str, parts: Parts, owner: Caller) -> Response:
         },
         "parameters": HEADERS,
     },
-    responses=STREAM,
+    responses=STARTED,
     response_class=Response,
 )
 async def regenerate(
-    request: Request, conversation_id: str, parts: Parts, owner: Caller
+    request: Request, conversation_id: str, parts: Parts, caller: CountedUnlessResuming
 ) -> Response:
     """Answer the last question anew, as `POST /chat` does; the old answer stays as a version."""
     if cursor := last_event_id(request):
-        return await follow(request, parts, owner, cursor)
+        return await follow(request, parts, caller, cursor)
     key = idempotency_key(request.headers.get("idempotency-key"))
     body = AnswerBody.model_validate({})
     headers = request.headers  # RFC 9112, section 6.3: without either there is no body
@@ -130,7 +134,7 @@ async def regenerate(
     if body.conversation_id not in (None, conversation_id):
         raise InvalidRequest("conversation_id: the address names another one")
     body = body.model_copy(update={"conversation_id": conversation_id})
-    return await start_answer(request, parts, owner, body, key)
+    return await start_answer(request, parts, caller, body, key)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the endpoints share: the parts of the running gateway, who calls, how a run is followed."""
+"""What the endpoints share: the parts of the running gateway, how a run is followed."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -7,13 +7,15 @@ from typing import Annotated, get_args
 
 from fastapi import Depends, Request, Response
 
+from app.access.model import ANONYMOUS, Caller
+from app.api.callers import Access
 from app.api.late import LateBody
-from app.api.stream import Body, NativeStream
+from app.api.stream import Body, NativeStream, StreamBody, WatchedBody
 from app.conversations.journal import Journal
 from app.conversations.late import LateStore
 from app.errors import BadCursor, Draining, InvalidRequest, NotFound, StoreAway
 from app.events.log import EventLog, LogGone
-from app.events.model import Include, Snapshot
+from app.events.model import Include, RunRecord, Snapshot
 from app.llm.catalogue import Catalogue, ModelEntry
 from app.llm.mcp import McpServers
 from app.llm.model import ChatModel
@@ -22,8 +24,6 @@ from app.runs.supervisor import Supervisor
 from app.settings import Settings, comma_separated
 from app.wire.cursor import Cursor, parse_cursor
 
-ANONYMOUS = "anonymous"  # the one caller of an open gateway
-
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -31,6 +31,7 @@ class Gateway:
     in a word or two."""
 
     settings: Settings
+    access: Access
     log: EventLog
     model: ChatModel
     supervisor: Supervisor
@@ -48,22 +49,29 @@ class Gateway:
             return ()  # it brings its own
         return tuple(filter(entry.allows, self.toolbox.names))
 
+    def models_of(self, caller: Caller) -> list[ModelEntry]:
+        """Those that it may use, in the catalogue's order. Without a models file a caller may be
+        allowed others, too."""
+        if caller.models is None:
+            return list(self.catalogue)
+        names = list(filter(caller.may_use, self.catalogue.names))
+        names += sorted(caller.models - set(names))
+        return [entry for name in names if (entry := self.catalogue.find(name))]
 
-# Both are async without awaiting anything: FastAPI runs what is not async in a thread.
+    def default_of(self, caller: Caller) -> ModelEntry | None:
+        """The gateway's, else the first that it may use; None if it may use none."""
+        if caller.may_use(self.catalogue.default.name):
+            return self.catalogue.default
+        return next(iter(self.models_of(caller)), None)
 
 
 async def gateway(request: Request) -> Gateway:
+    """Async without awaiting anything: FastAPI runs what is not async in a thread."""
     parts: Gateway = request.state.gateway
     return parts
 
 
-async def caller(_: Request) -> str:
-    """Who asks: there are no keys yet, so everybody is the same."""
-    return ANONYMOUS
-
-
 Parts = Annotated[Gateway, Depends(gateway)]
-Caller = Annotated[str, Depends(caller)]
 
 
 def last_event_id(request: Request) -> Cursor | None:
@@ -87,7 +95,7 @@ def included(value: str) -> frozenset[Include]:
 async def follow(
     request: Request,
     parts: Gateway,
-    owner: str,
+    caller: Caller,
     cursor: Cursor,
     include: Collection[Include] | None = None,
 ) -> Response:
@@ -97,7 +105,7 @@ async def follow(
     204 stops an ``EventSource`` for good (WHATWG HTML 9.2.3); a ``POST`` gets an empty stream. A
     store that cannot be reached is no error yet: the reader has a stream, which waits for it.
     """
-    find = partial(parts.supervisor.find, cursor.run_id, owner, cursor.seq)
+    find = partial(parts.supervisor.find, cursor.run_id, caller.id, cursor.seq)
     behind = partial(_behind, parts, cursor, include)
     try:
         snapshot = await find()
@@ -110,13 +118,15 @@ async def follow(
                 raise Draining
             return await find()
 
-        return NativeStream(LateBody(cursor.run_id, find_late, behind, heartbeat_s))
+        return _stream(
+            request, parts, caller, LateBody(cursor.run_id, find_late, behind, heartbeat_s)
+        )
     if request.method == "GET" and _is_at_end(snapshot, cursor):
         return Response(status_code=204, headers={"cache-control": "no-store"})
     body = behind(snapshot)
     if snapshot.done is None:
         await parts.supervisor.announce(cursor.run_id)
-    return NativeStream(body)
+    return _stream(request, parts, caller, body)
 
 
 def _behind(
@@ -135,9 +145,17 @@ def _is_at_end(snapshot: Snapshot, cursor: Cursor) -> bool:
     return snapshot.done is not None and cursor.seq >= snapshot.last_seq
 
 
-def stream(parts: Gateway, cursor: Cursor, include: Collection[Include]) -> NativeStream:
-    """The events behind the cursor. Raises ``NotFound``."""
-    return NativeStream(_body(parts, cursor, include, ended=False))
+def stream(request: Request, parts: Gateway, caller: Caller, record: RunRecord) -> NativeStream:
+    """The events of a run from its first on. Raises ``NotFound``."""
+    body = _body(parts, Cursor(record.run_id, 0), record.include, ended=False)
+    return _stream(request, parts, caller, body)
+
+
+def _stream(request: Request, parts: Gateway, caller: Caller, body: StreamBody) -> NativeStream:
+    if caller.id != ANONYMOUS:
+        watching = partial(parts.access.watch.watching, caller)
+        body = WatchedBody(body, watching, request.state.request_id)
+    return NativeStream(body)
 
 
 def _body(parts: Gateway, cursor: Cursor, include: Collection[Include], *, ended: bool) -> Body:

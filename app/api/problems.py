@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,30 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BusyError, GatewayError, Internal, InvalidRequest
+from app.errors import BusyError, GatewayError, Internal, InvalidRequest, Unauthorized
 
 logger = logging.getLogger(__name__)
 
-_TEXTS = ("type", "title", "detail", "code", "request_id")
-# For the API reference: every error, RFC 9457.
-DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": "A problem: RFC 9457",
-        "content": {
-            "application/problem+json": {
-                "schema": {
-                    "type": "object",
-                    "required": [*_TEXTS, "status"],
-                    "properties": {
-                        **{field: {"type": "string"} for field in _TEXTS},
-                        "status": {"type": "integer"},
-                    },
-                }
-            }
-        },
-    }
-    for status in ("4XX", "5XX")
-}
 _CODES = {
     400: "invalid_request",
     404: "not_found",
@@ -50,7 +29,11 @@ _DETAILS = {
 
 
 def problem(error: GatewayError, request_id: str) -> Response:
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, BusyError) else None
+    headers = None
+    if isinstance(error, BusyError):
+        headers = {"retry-after": str(error.retry_after_s)}
+    elif isinstance(error, Unauthorized):
+        headers = {"www-authenticate": "Bearer"}  # RFC 6750 section 3
     return _response(error.status, error.code, error.detail, request_id, headers)
 
 

@@ -3,8 +3,8 @@
 It knows the contract and nothing of the server's inside. The way of an answer::
 
     command  signals, exit codes ◄── stream  one run through lost connections ◄── link  one request
-       │                                │
-       └──► terminal  what is shown     └──► events  what a run tells
+       ├──► key  who asks               └──► events  what a run tells
+       └──► terminal  what is shown
 """
 
 from app.client.command import run

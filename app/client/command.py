@@ -22,6 +22,7 @@ from contextlib import aclosing, suppress
 from types import FrameType
 
 from app.client.events import Done, Error, Event, Final, Retract, Start, Token, Waiting
+from app.client.key import find_key
 from app.client.link import ClientError
 from app.client.question import GRACE_S
 from app.client.stream import Run
@@ -35,11 +36,23 @@ _NOTES = {
 }
 
 
-def run(text: str, url: str, model: str | None = None, conversation_id: str | None = None) -> int:
-    """Ask, show the answer, tell the conversation, and return the exit code."""
+def run(
+    text: str,
+    url: str,
+    model: str | None = None,
+    conversation_id: str | None = None,
+    key_file: str | None = None,
+) -> int:
+    """Ask, show the answer, tell the conversation, and return the exit code.
+
+    ``key_file``: what holds the key, if it is not GATEWAY_API_KEY.
+    """
     terminal = Terminal()
     try:
-        asked = Run(text, url, model=model, conversation_id=conversation_id)
+        key = find_key(key_file)
+        asked = Run(text, url, model=model, conversation_id=conversation_id, key=key)
+        if asked.bares_key:
+            terminal.say(f"warning: the key goes to {asked.bares_key} unencrypted: use https://")
         return asyncio.run(_Command(asked, terminal).run())
     except ClientError as error:
         terminal.say(f"error: {error}")

@@ -13,6 +13,10 @@ import msgspec
 
 from app.settings import is_loopback
 
+# What a person can do about it stands here, because the gateway's own words are for programs.
+_NO_KEY = "the gateway wants a key: set GATEWAY_API_KEY, or name a file that holds it: --key-file"
+_BAD_KEY = "the gateway does not accept the key: it may be mistyped, expired or revoked"
+
 CONNECT_S = 10.0
 WRITE_S = 30.0  # for the request; a question is small
 MODELS_S = 5.0  # for what models there are; the answer waits meanwhile
@@ -65,9 +69,13 @@ class Answer(msgspec.Struct):
 
 
 class Link:
-    """Requests to the gateway at ``url``, which may hold a path. Raises ``ClientError``."""
+    """Requests to the gateway at ``url``, which may hold a path, shown ``key``. Redirects are not
+    followed, so nobody else gets to see it. Raises ``ClientError``.
 
-    def __init__(self, url: str) -> None:
+    ``bares_key``: where it goes in the clear, None if it does not.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
         try:
             parsed = httpx2.URL(url if "://" in url else f"http://{url}")
         except httpx2.InvalidURL:
@@ -75,10 +83,16 @@ class Link:
         known = parsed.scheme in ("http", "https") and parsed.host
         if not known or not 0 < (parsed.port or 1) < 65_536:
             raise ClientError(f"{url!r} is no address of a gateway, such as http://127.0.0.1:8000")
+        if key and parsed.userinfo:
+            # Both would be the header Authorization.
+            raise ClientError("an address with a user or password and a key do not go together")
+        self._auth = {"authorization": f"Bearer {key}"} if key else {}
         self._base = str(parsed.copy_with(query=None, fragment=None)).rstrip("/")
         path = parsed.path.rstrip("/")
         self._place = f"{parsed.scheme}://{parsed.netloc.decode()}{path}"  # without a password
         self._trust_env = not is_loopback(parsed.host)  # a proxy has no way to our own loopback
+        in_clear = key and parsed.scheme == "http" and not is_loopback(parsed.host)
+        self.bares_key = self._place if in_clear else None
         self.silence_s = 30.0  # three default heartbeats, until `start` tells the real ones
 
     def ask(self, path: str, body: bytes, key: str) -> AsyncGenerator[bytes, None]:
@@ -162,7 +176,13 @@ class Link:
     def _client(self) -> httpx2.AsyncClient:
         """One for each request: after a drop nothing of the old connection is worth keeping."""
         timeout = httpx2.Timeout(connect=CONNECT_S, read=None, write=WRITE_S, pool=None)
-        return httpx2.AsyncClient(timeout=timeout, trust_env=self._trust_env)
+        return httpx2.AsyncClient(
+            headers=self._auth, timeout=timeout, trust_env=self._trust_env, follow_redirects=False
+        )
+
+    def unauthorized(self) -> ClientError:
+        """Why nothing is told here."""
+        return ClientError(_BAD_KEY if self._auth else _NO_KEY, code="unauthorized")
 
     def _failed(self, error: httpx2.RequestError) -> ClientError:
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -190,6 +210,8 @@ class Link:
     def _problem(self, response: httpx2.Response) -> ClientError:
         """Reads RFC 9457, or makes do with the status: something in between sends a page."""
         status = response.status_code
+        if status == HTTPStatus.UNAUTHORIZED:
+            return self.unauthorized()
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
         sentence = f"the gateway answers with HTTP {status} {phrase}".rstrip()
         problem = _Problem()

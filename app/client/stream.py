@@ -38,14 +38,15 @@ def stream(
     *,
     model: str | None = None,
     conversation_id: str | None = None,
+    key: str | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Ask, and yield what the run tells, each event once, up to ``Done``; close it with
     ``aclosing``. A run that is left early lives on for ``GRACE_S``; ``Run.stop`` ends it.
-    ``conversation_id``: the one to go on with; ``Start`` tells it.
+    ``conversation_id``: the one to go on with; ``Start`` tells it. ``key``: where one is wanted.
 
     Raises ``ClientError`` when no more can be had.
     """
-    return Run(text, url, model=model, conversation_id=conversation_id).follow()
+    return Run(text, url, model=model, conversation_id=conversation_id, key=key).follow()
 
 
 class _Unsure(Exception):
@@ -62,8 +63,9 @@ class Run:
         *,
         model: str | None = None,
         conversation_id: str | None = None,
+        key: str | None = None,
     ) -> None:
-        self._link = Link(url)
+        self._link = Link(url, key)
         self._question = Question(text, model, conversation_id)
         self.conversation_id = conversation_id
         self._model = ""  # as `start` tells it
@@ -118,6 +120,11 @@ class Run:
                             break
                     await asyncio.sleep(_backoff(attempt, self._first_delay_s))
         return not self._may_live
+
+    @property
+    def bares_key(self) -> str | None:
+        """Where the key goes in the clear; None if it does not."""
+        return self._link.bares_key
 
     async def may_retract(self) -> bool:
         """Whether the model may use tools, so that no token is surely the answer before ``Final``;
@@ -198,14 +205,17 @@ class Run:
     def _take(self, frame: Frame) -> RunEvent | None:
         """Keep what the event says about the run; None if it is not for the reader.
 
-        Raises ``ClientError`` when the run failed, nothing is lost, and its key is free again;
-        ``_Unsure`` when nothing may be lost.
+        Raises ``ClientError`` when we may not read the run any more, though it lives on for a
+        while, and when it failed, nothing is lost, and its key is free again; ``_Unsure`` when
+        nothing may be lost.
         """
         try:
             event = decode(frame.event, frame.data)
         except ValueError as error:
             raise _unreadable() from error
         match = _ID.fullmatch(frame.id)
+        if isinstance(event, Error) and event.code == "unauthorized":
+            raise self._link.unauthorized()
         if isinstance(event, Error | Done):
             pass  # may come without an id (contract section 7), and then shows the last one again
         elif match is None:

@@ -36,6 +36,13 @@ def encode(run_id: str, seq: int, event: Event) -> bytes:
     return f"id: {run_id}.{seq}\nevent: {event.name}\n{retry}data: {data}\n\n".encode("ascii")
 
 
+def unnumbered(event: Event) -> bytes:
+    """The frame of an event that one reader gets and no log has. It has no id, so that the reader's
+    cursor stays where it is (WHATWG HTML 9.2.6)."""
+    data = json.dumps(payload(event), separators=(",", ":"), allow_nan=False)
+    return f"event: {event.name}\ndata: {data}\n\n".encode("ascii")
+
+
 def payload(event: Event) -> dict[str, Any]:
     """The JSON object of an event, by contract section 4."""
     fields: dict[str, Any] = {

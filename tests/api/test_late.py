@@ -12,12 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from app.access.gate import Gate
+from app.access.model import Caller
+from app.access.quotas import MemoryQuotas
+from app.access.watch import Watch
+from app.api.callers import Access
 from app.api.deps import Gateway, follow
 from app.api.late import LateBody
 from app.api.stream import NativeStream
+from app.environment import load
 from app.errors import BadCursor, Overloaded, StoreAway
 from app.events.model import Include, Reasoning, RunRecord, Snapshot, Token
-from app.settings import load
 from app.wire.cursor import Cursor
 from app.wire.native import HEARTBEAT
 from tests.api.serving import Server
@@ -57,7 +62,9 @@ def parts(world: World) -> Gateway:
     """What following needs of them."""
     nothing = cast("Any", None)
     settings = load({"GATEWAY_HEARTBEAT_SECONDS": "0.1"})
-    return Gateway(settings, world.log, nothing, world.supervisor, *[nothing] * 5)
+    gate = Gate(settings)
+    access = Access(gate, Watch(gate.still_accepts), MemoryQuotas())
+    return Gateway(settings, access, world.log, nothing, world.supervisor, *[nothing] * 5)
 
 
 async def resume(
@@ -69,8 +76,9 @@ async def resume(
     owner: str = OWNER,
     method: str = "GET",
 ) -> Response:
-    request = Request({"type": "http", "method": method, "headers": []})
-    return await follow(request, parts(world), owner, Cursor(run_id, after), include)
+    state = {"request_id": "r1"}
+    request = Request({"type": "http", "method": method, "headers": [], "state": state})
+    return await follow(request, parts(world), Caller(owner), Cursor(run_id, after), include)
 
 
 async def streamed(world: World, run_id: str, after: int = 0, **more: Any) -> NativeStream:

@@ -23,6 +23,7 @@ from starlette.types import Message
 
 from app.api.stream import Body
 from app.conversations.journal import Journal
+from app.environment import load
 from app.events.log import EventLog
 from app.events.memory import MemoryEventLog
 from app.llm.catalogue import Catalogue, load_catalogue
@@ -33,7 +34,6 @@ from app.runs.drive import Driver
 from app.runs.exchange import Exchanges
 from app.runs.request import Request
 from app.runs.supervisor import Supervisor
-from app.settings import load
 from tests.bench.shapes import DONE, shape
 from tests.runs.archive import MemoryArchive
 

@@ -78,11 +78,13 @@ async def ending_of(gateway: Gateway, run_id: str) -> str:
 
 
 def open_files(pid: int, upstream_port: int) -> tuple[int, int]:
-    """What the process holds open: all files but connections to the upstream, and those."""
+    """What the process holds open: all files but connections to the upstream, and those. Without
+    SQLite's, of whose connections there may be one more for each thing that is being stored."""
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed while we looked
             links.append(str(link.readlink()))
+    links = [link for link in links if not link.endswith((".db", ".db-wal", ".db-shm"))]
     remote = f":{upstream_port:04X}"
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()]
     upstream = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(remote)}

@@ -30,7 +30,9 @@ REFUSED: list[tuple[dict[str, str], str, str]] = [
     ({"GATEWAY_REDIS_URL": f"http://:{SECRET}@h"}, "GATEWAY_REDIS_URL", "not an address of Redis"),
     ({"OPENAI_BASE_URL": f"localhost:{SECRET}"}, "OPENAI_BASE_URL", "http(s)"),
     ({"GATEWAY_HOST": "0.0.0.0"}, "GATEWAY_HOST", "GATEWAY_ALLOW_ANONYMOUS"),
-    ({"GATEWAY_JWKS_URL": f"https://{SECRET}"}, "GATEWAY_JWKS_URL", "not built yet"),
+    ({"GATEWAY_JWKS_URL": f"https://{SECRET}"}, "GATEWAY_JWT_ISSUER", "needed with tokens"),
+    ({"GATEWAY_API_KEYS_FILE": "/nowhere"}, "GATEWAY_API_KEYS_FILE", "cannot be read"),
+    ({"GATEWAY_TRACE_CONTENT": "true"}, "GATEWAY_TRACE_CONTENT", "not built yet"),
 ]
 UNDER_UVICORN = [REFUSED[row] for row in (0, 2, 7, 9)]
 

@@ -217,7 +217,8 @@ async def test_the_start_comes_and_then_heartbeats_while_the_model_is_silent(
 
 
 def assert_headers(headers: Any, run_id: str) -> None:
-    """All of contract section 3; what it does not name must not come, but for HTTP's own."""
+    """All of contract section 3; what it does not name must not come, but for HTTP's own and what
+    keeps other sites' pages out."""
     assert dict(headers, date="") == {
         "content-type": "text/event-stream; charset=utf-8",
         "cache-control": "no-store, no-transform",
@@ -226,6 +227,8 @@ def assert_headers(headers: Any, run_id: str) -> None:
         "content-location": f"/runs/{run_id}",
         "location": f"/runs/{run_id}/events",
         "transfer-encoding": "chunked",
+        "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "same-origin",
         "date": "",
     }
     assert len(headers.multi_items()) == len(headers), "a header stands twice"
