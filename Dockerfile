@@ -19,7 +19,7 @@ FROM python:3.11-slim
 # Conversations in SQLite, and what deploy/make_secrets.py makes for each service. A volume mounted
 # there takes over whose it is.
 RUN install -d -m 700 -o 10001 -g 10001 /data \
-    && install -d -m 750 -o 10001 -g 10001 /made/gateway /made/nginx /made/redis /made/postgres \
+    && install -d -m 750 -o 10001 -g 10001 /made/gateway /made/keys /made/nginx /made/redis /made/postgres \
     # The .env of the working directory is a secret: dangling, and so absent, where none is mounted.
     && install -d /srv/gateway && ln -s /run/secrets/gateway.env /srv/gateway/.env
 # A number, so that an orchestrator can check that it is not root.
@@ -28,8 +28,9 @@ WORKDIR /srv/gateway
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv/gateway .
 COPY frontend/ frontend/
-# Listening on every address without API keys is refused at start unless GATEWAY_ALLOW_ANONYMOUS=true.
-# That is left to whoever runs the image: it is safe only where the port is not open to strangers.
+# Listening on every address is refused at start without GATEWAY_API_KEYS_FILE or tokens, unless
+# GATEWAY_ALLOW_ANONYMOUS=true. That is left to whoever runs the image: it is safe only where the port
+# is not open to strangers.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,11 +1,13 @@
-"""Passwords and a certificate for `docker compose up`, each into the volume of its service.
+"""What `docker compose up` needs, each into the volume of its service: passwords, the secret that
+signs sessions, a keys file without keys, a certificate.
 
     python make_secrets.py GIVEN MADE
 
 GIVEN: a folder of what the operator gave; an empty file counts as absent. ``env``: lines for the
 gateway's ``.env``, where OPENAI_API_KEY belongs. ``certificate`` and ``key``: PEM, both or none.
 MADE: a folder with one folder for each service; its files are for their group and nobody else.
-Passwords stay what they are once they exist; what depends on GIVEN is written anew each time.
+Passwords, the secret and the keys file stay as they are once they exist; what depends on GIVEN is
+written anew each time.
 """
 
 import secrets
@@ -22,6 +24,8 @@ VALID = timedelta(days=365)
 RENEWED_BEFORE = timedelta(days=30)
 HOSTS = ("localhost",)
 ADDRESSES = ("127.0.0.1", "::1")
+# As `python -m app keys` writes it. With this one a gateway starts and lets nobody in.
+NO_KEYS = '{"version": 1, "keys": []}\n'
 
 
 class Refused(Exception):
@@ -33,6 +37,9 @@ def main(given: Path, made: Path) -> None:
     write(made / "redis/redis.conf", f"requirepass {redis}\n")
     password(made / "postgres/superuser")  # asked for by the image; nobody uses it
     postgres = password(made / "postgres/password")
+    password(made / "gateway/session_secret")
+    if not (made / "keys/keys.json").exists():
+        write(made / "keys/keys.json", NO_KEYS)
     # What is given comes last and wins: a database elsewhere, for instance.
     write(
         made / "gateway/gateway.env",
@@ -64,6 +71,7 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Never half: who reads it while it is written gets the old one."""
+    path.parent.mkdir(exist_ok=True)  # the image has them all, each for a volume
     draft = path.with_name(f".{path.name}")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o640)

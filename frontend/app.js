@@ -1,16 +1,20 @@
 // @ts-check
 /**
- * The page: form and keys in, turns and status out. What a run is stands in `gateway.js`.
+ * The page: form and keys in, turns and status out. What a run is stands in `gateway.js`, who the
+ * browser is to the gateway in `session.js`.
  *
  * @module
  */
 import { GatewayError } from "./events.js";
 import { EventSourceRun } from "./eventsource.js";
 import { Run } from "./gateway.js";
-import { find, Turn } from "./view.js";
+import { currentSession, signOut } from "./session.js";
+import { SignIn } from "./signin.js";
+import { find, toBottom, Turn } from "./view.js";
 import { finish, givingUp, sentence, waiting } from "./words.js";
 
 /** @import { RunEvent } from "./events.js" */
+/** @import { Session } from "./session.js" */
 
 const log = find("log", HTMLElement);
 const status = find("status", HTMLElement);
@@ -18,21 +22,35 @@ const form = find("ask", HTMLFormElement);
 const text = find("text", HTMLTextAreaElement);
 const send = find("send", HTMLButtonElement);
 const stop = find("stop", HTMLButtonElement);
+const welcome = find("welcome", HTMLElement);
+const leave = find("sign-out", HTMLButtonElement);
+const signIn = new SignIn(signedIn);
 const useEventSource = find("eventsource", HTMLInputElement);
 
 const ANSWERING = "Answering…";
+/** Where the same run may be followed further, and what the button says that does it. */
+const MENDABLE = new Map([
+  ["connection_lost", "Reconnect"],
+  ["silent", "Reconnect"],
+  ["unreachable", "Reconnect"],
+  ["unauthorized", "Go on"],
+]);
 
 /** @type {Run | EventSourceRun | null} */
 let running = null;
+/** Settles when the last run that was followed no longer is; never rejects. */
+let followed = Promise.resolve();
 /** @type {string | null} */
 let conversationId = null;
+/** What goes on with the last question, if it failed. @type {HTMLElement | null} */
+let unfinished = null;
 
 /** @param {string} question */
 function ask(question) {
-  find("welcome", HTMLElement).hidden = true;
+  welcome.hidden = true;
   const asked = { text: question, conversationId };
   const run = useEventSource.checked ? new EventSourceRun(asked) : new Run(asked);
-  void follow(run, new Turn(log, question), question);
+  followed = follow(run, new Turn(log, question), question);
 }
 
 /**
@@ -55,11 +73,13 @@ async function follow(run, turn, question) {
     if (!(error instanceof GatewayError)) console.error(error); // a bug of the page
     const reason = error instanceof GatewayError ? error : new GatewayError("internal");
     if (reason.code === "not_found") conversationId = null;
-    const goOn = () => void follow(run, turn, question);
-    const resume = { label: "Reconnect", act: () => ifIdle(goOn) };
-    const mendable = ["connection_lost", "silent", "unreachable"].includes(reason.code);
-    turn.note(givingUp(reason), mendable && run instanceof Run ? resume : again);
+    const goOn = () => void (followed = follow(run, turn, question));
+    const label = MENDABLE.get(reason.code);
+    const resume = label && run instanceof Run && { label, act: () => ifIdle(goOn) };
+    unfinished = turn.note(givingUp(reason), resume || again);
     announce(givingUp(reason));
+    if (reason.status === 401) askToSignIn();
+    if (reason.code === "eventsource_closed") void look(); // it may have been a 401
   } finally {
     turn.busy = false;
     if (running === run) rest();
@@ -96,7 +116,9 @@ function speaker(turn, again) {
       }
       case "error":
         ending = sentence(event.code, event.message);
-        return turn.note(ending, again);
+        unfinished = turn.note(ending, again);
+        if (event.code === "unauthorized") askToSignIn(); // of an EventSource; a Run throws it
+        return;
       case "done":
         if (event.status === "cancelled") turn.note((ending = "Stopped."));
         return announce(ending);
@@ -111,6 +133,7 @@ function speaker(turn, again) {
 /** @param {Run | EventSourceRun} run */
 function begin(run) {
   running = run;
+  unfinished = null;
   log.ariaBusy = "true"; // a screen reader then reads the answer once, not token by token
   send.hidden = true;
   stop.hidden = false;
@@ -127,6 +150,11 @@ function rest() {
 
 /** One run at a time. @param {() => void} act @returns {boolean} whether it was done */
 function ifIdle(act) {
+  if (signIn.isOpen) {
+    announce("Please sign in first.");
+    signIn.focus();
+    return false;
+  }
   text.focus(); // the button that was pressed may go
   if (running) {
     announce("Please wait for the answer, or stop it first.");
@@ -140,6 +168,64 @@ function stopRun() {
   if (!running) return;
   announce("Stopping…");
   running.stop();
+}
+
+/** Finds out who the browser is. When that fails, the first question tells. */
+async function look() {
+  const session = await currentSession().catch(() => undefined);
+  if (session) greet(session);
+  else if (session === null) askToSignIn();
+}
+
+/** Shows the form; what was asked, and what is being typed, stays where it is. */
+function askToSignIn() {
+  if (signIn.isOpen) return;
+  leave.hidden = true;
+  welcome.hidden = true;
+  form.hidden = text.value === "";
+  signIn.open();
+  // What somebody is typing must not go on in a field for a key.
+  if (form.hidden || document.activeElement !== text) signIn.focus();
+  toBottom();
+}
+
+/** @param {Session} session */
+function greet(session) {
+  leave.hidden = session.caller === "anonymous";
+}
+
+/** @param {Session} session */
+function signedIn(session) {
+  greet(session);
+  form.hidden = false;
+  welcome.hidden = log.hasChildNodes();
+  announce("Signed in.");
+  (unfinished?.isConnected ? unfinished : text).focus();
+}
+
+async function leaveSession() {
+  announce("Signing out…");
+  running?.stop();
+  await followed; // the stop needs the session
+  try {
+    await signOut();
+  } catch (error) {
+    if (!(error instanceof GatewayError)) throw error;
+    return announce(givingUp(error));
+  }
+  text.value = "";
+  startAnew();
+  askToSignIn();
+  announce("Signed out.");
+}
+
+function startAnew() {
+  running?.stop();
+  conversationId = null;
+  rest();
+  log.replaceChildren();
+  welcome.hidden = signIn.isOpen;
+  announce("");
 }
 
 /** @param {string} words */
@@ -168,11 +254,10 @@ document.addEventListener("keydown", (event) => {
 stop.addEventListener("click", stopRun);
 
 find("fresh", HTMLButtonElement).addEventListener("click", () => {
-  running?.stop();
-  conversationId = null;
-  rest();
-  log.replaceChildren();
-  find("welcome", HTMLElement).hidden = false;
-  announce("");
+  startAnew();
   text.focus();
 });
+
+leave.addEventListener("click", () => void leaveSession());
+
+void look();

@@ -44,7 +44,10 @@
  * - `run_gone`: the server does not have the run any more, so the rest of the answer is lost
  * - `nothing_left`: the server says that everything was sent, yet the ending never came
  * - `not_a_stream`, `bad_stream`: something else answered, or its events make no sense
- * - `stop_unconfirmed`: nobody answered the stop in time
+ * - `stop_unconfirmed`: nobody answered the stop in time, or nobody may stop it any more
+ * - `bad_key`: what was typed is no key
+ *
+ * With `status` 401 somebody has to sign in first.
  */
 export class GatewayError extends Error {
   name = "GatewayError";

@@ -98,6 +98,7 @@ export class EventSourceRun {
   async #delete() {
     while (!this.#over && this.#runUrl) {
       const response = await fetch(this.#runUrl, { method: "DELETE" }).catch(() => null);
+      await response?.text().catch(() => ""); // read, or the connection stays taken
       if (response?.ok || response?.status === 404) return;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }

@@ -15,6 +15,7 @@ import { decode, GatewayError, runOf, seqOf } from "./events.js";
 import { connect } from "./link.js";
 import { backoff, patient, sleep } from "./pace.js";
 import { Question } from "./question.js";
+import { bearer } from "./session.js";
 import { SseParser } from "./sse.js";
 /** @import { RunEvent, ServerEvent, Status } from "./events.js" */
 
@@ -27,6 +28,7 @@ const STOP_MS = 15_000;
 
 export class Run {
   #base;
+  #auth;
   #question;
   #id = "";
   #conversationId;
@@ -49,19 +51,21 @@ export class Run {
    * @param {string} question.text
    * @param {string | null} [question.conversationId] the one to go on with
    * @param {string | URL} [question.base] where the gateway is: it serves this file too
+   * @param {string} [question.key] for a program; the page has a cookie (`session.js`)
    * @param {object} [pace]
    * @param {number} [pace.firstDelayMs] before the second attempt, until `retry:` tells another
    * @param {number} [pace.stopMs] how long a stop may stay unconfirmed
    */
   constructor(
-    { text, conversationId, base = import.meta.url },
+    { text, conversationId, base = import.meta.url, key },
     { firstDelayMs = 1000, stopMs = STOP_MS } = {},
   ) {
     this.#base = base;
+    this.#auth = bearer(key);
     this.#firstDelayMs = firstDelayMs;
     this.#stopMs = stopMs;
     this.#conversationId = conversationId ?? "";
-    this.#question = new Question(base, text, this.#conversationId);
+    this.#question = new Question(base, text, this.#conversationId, this.#auth);
   }
 
   /**
@@ -102,18 +106,25 @@ export class Run {
   stop() {
     if (this.#stopping.signal.aborted) return;
     this.#stopping.abort();
-    const giveUp = () => this.#tooLate.abort(new GatewayError("stop_unconfirmed"));
-    this.#stopTimer = setTimeout(giveUp, this.#stopMs);
+    this.#stopTimer = setTimeout(() => this.#giveUp(), this.#stopMs);
     if (this.#id) void this.#cancel();
+  }
+
+  /** @param {number} [status] */
+  #giveUp(status) {
+    this.#tooLate.abort(new GatewayError("stop_unconfirmed", { status }));
   }
 
   /** Never throws: when it fails until it is too late, `follow` tells. */
   async #cancel() {
     const signal = this.#tooLate.signal;
     const url = new URL(`runs/${this.#id}`, this.#base);
+    const request = { method: "DELETE", headers: this.#auth, signal };
     for (let attempt = 1; !signal.aborted && !this.#ended; attempt += 1) {
-      const response = await fetch(url, { method: "DELETE", signal }).catch(() => null);
+      const response = await fetch(url, request).catch(() => null);
+      await response?.text().catch(() => ""); // read, or the connection stays taken
       if (response?.ok || response?.status === 404) return;
+      if (response?.status === 401) return this.#giveUp(401);
       await sleep(backoff(attempt, this.#firstDelayMs), signal).catch(() => {});
     }
   }
@@ -159,7 +170,7 @@ export class Run {
         if (!ending && seqOf(frame.id) <= seqOf(this.#cursor)) continue;
         unsure = this.#isUnsure(seqOf(frame.id));
         if (unsure) break;
-        this.#cursor = frame.id;
+        this.#cursor = frame.id || this.#cursor;
         this.#id ||= runOf(frame.id);
         this.#firstDelayMs = parser.retry ?? this.#firstDelayMs;
         if (this.#take(event)) yield event;
@@ -189,7 +200,7 @@ export class Run {
     if (!this.#cursor) return this.#question.request(this.#conversationId, signal);
     const url = new URL(`runs/${this.#id}/events`, this.#base);
     if (this.#showsTools) url.searchParams.set("include", "tools");
-    return [url, { headers: { "Last-Event-ID": this.#cursor } }];
+    return [url, { headers: { ...this.#auth, "Last-Event-ID": this.#cursor } }];
   }
 
   get #mayRepeat() {
@@ -209,7 +220,8 @@ export class Run {
    * Keeps what the event says about the run.
    * @param {ServerEvent} event
    * @returns {boolean} whether it is for the reader; a failure that is repeated is not
-   * @throws {GatewayError} the run failed, nothing is lost, and the key is free for another
+   * @throws {GatewayError} the run failed, nothing is lost, and the key is free for another; or we
+   *   may not read it any more, though it lives on for a while
    */
   #take(event) {
     if (event.type === "start") {
@@ -220,6 +232,7 @@ export class Run {
     } else if (event.type === "final") {
       this.#ended = "completed";
     } else if (event.type === "error") {
+      if (event.code === "unauthorized") throw new GatewayError(event.code, { status: 401 });
       if (event.retryable && this.#mayRepeat) {
         this.#failure = event.code;
         return false;

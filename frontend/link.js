@@ -54,8 +54,11 @@ export async function* connect(url, init, { signal, parser, silenceMs }) {
  * @param {boolean} resuming a run that was there a moment ago
  */
 async function stream(response, resuming) {
-  if (resuming && response.status === 404) throw new GatewayError("run_gone", { status: 404 });
-  if (!response.ok) throw await problem(response);
+  if (!response.ok) {
+    const refused = await problem(response);
+    const isGone = resuming && refused.status === 404;
+    throw isGone ? new GatewayError("run_gone", { status: 404 }) : refused;
+  }
   if (response.status === 204) throw new GatewayError("nothing_left");
   const type = response.headers.get("Content-Type") ?? "";
   if (!response.body || !/^text\/event-stream\b/i.test(type)) {
@@ -71,15 +74,17 @@ async function stream(response, resuming) {
  * @param {URL} url the conversation's
  * @param {string} runId
  * @param {AbortSignal} signal
+ * @param {Record<string, string>} headers
  * @returns {Promise<{ id: string, status: string, tool_calls: unknown[] } | null>}
  * @throws {GatewayError} or the signal's reason
  */
-export async function findAnswer(url, runId, signal) {
+export async function findAnswer(url, runId, signal, headers) {
   const either = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS)]);
   try {
-    const response = await fetch(url, { signal: either, cache: "no-store" });
-    if (response.status === 404) return null;
-    if (!response.ok) throw await problem(response);
+    const response = await fetch(url, { headers, signal: either, cache: "no-store" });
+    const refused = response.ok ? null : await problem(response);
+    if (refused?.status === 404) return null;
+    if (refused) throw refused;
     const { messages } = await response.json();
     const isOurs = (/** @type {any} */ each) => each.run_id === runId && each.role === "assistant";
     return messages.find(isOurs) ?? null;

@@ -18,6 +18,7 @@ const MAX_REPEATS = 2;
 
 export class Question {
   #base;
+  #auth;
   #path = "chat";
   #body;
   #key = newKey();
@@ -28,9 +29,11 @@ export class Question {
    * @param {string | URL} base
    * @param {string} text
    * @param {string} conversationId empty: none
+   * @param {Record<string, string>} auth the header that shows a key, if there is one
    */
-  constructor(base, text, conversationId) {
+  constructor(base, text, conversationId, auth) {
     this.#base = base;
+    this.#auth = auth;
     const conversation_id = conversationId || undefined; // JSON leaves it out
     // Kept as sent: the same key with another body is refused.
     this.#body = JSON.stringify({ text, grace_seconds: GRACE_SECONDS, conversation_id });
@@ -55,14 +58,16 @@ export class Question {
   async request(conversationId, signal) {
     if (this.#failedRun && conversationId) await this.#find(conversationId, signal);
     this.#failedRun = "";
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
+    const json = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
+    const headers = { ...this.#auth, ...json };
     return [new URL(this.#path, this.#base), { method: "POST", headers, body: this.#body }];
   }
 
   /** @param {string} conversationId @param {AbortSignal} signal */
   async #find(conversationId, signal) {
     const path = `conversations/${encodeURIComponent(conversationId)}`;
-    const answer = await findAnswer(new URL(path, this.#base), this.#failedRun, signal);
+    const url = new URL(path, this.#base);
+    const answer = await findAnswer(url, this.#failedRun, signal, this.#auth);
     if (!answer) return;
     // It said or did something that we did not see.
     const { status, tool_calls } = answer;

@@ -79,20 +79,22 @@ export class Turn {
    *
    * @param {string} words
    * @param {{ label: string, act: () => boolean }} [button] once it could act, the remark goes
+   * @returns {HTMLElement | null} the button
    */
   note(words, button) {
     this.#flush();
     const following = nearBottom();
     const note = element("p", "note", words);
-    if (button) {
-      const pressed = element("button", "", button.label);
+    const pressed = button ? element("button", "", button.label) : null;
+    if (pressed) {
       pressed.addEventListener("click", () => {
-        if (button.act()) note.remove();
+        if (button?.act()) note.remove();
       });
       note.append(" ", pressed);
     }
     this.#notes.append(note);
     if (following) toBottom();
+    return pressed;
   }
 
   #flush() {
@@ -123,7 +125,7 @@ function nearBottom() {
   return page.scrollHeight - page.clientHeight - page.scrollTop < NEAR_PX;
 }
 
-function toBottom() {
+export function toBottom() {
   document.documentElement.scrollTop = document.documentElement.scrollHeight;
 }
 

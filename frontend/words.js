@@ -22,7 +22,7 @@ const SENTENCES = {
   headers_too_large: "The browser sent more headers than the gateway takes.",
   idempotency_conflict: "The gateway took this for another question. Please ask again.",
   conversation_busy: "Another answer in this conversation is still being written.",
-  rate_limited: "Too many questions in a short time.",
+  rate_limited: "A limit on how much may be asked is reached.",
   overloaded: "The gateway is busy.",
   draining: "The gateway is being restarted.",
 
@@ -53,6 +53,7 @@ const SENTENCES = {
   nothing_left: "The gateway has nothing more of this answer, yet its end never came.",
   not_a_stream: "Something other than the gateway answered, perhaps a proxy or a sign-in page.",
   bad_stream: "What came was not readable as an answer of the gateway.",
+  bad_key: "This is no key: it holds spaces, or letters that no key has.",
   stop_unconfirmed:
     "The gateway did not confirm the stop. Without a listener it ends the answer within a minute.",
   eventsource_closed:
@@ -88,15 +89,28 @@ export function waiting({ code, delayMs }) {
  * @param {{ code: string, detail?: string, retryAfterMs?: number }} error
  */
 export function givingUp({ code, detail, retryAfterMs }) {
-  const what = sentence(code, detail);
+  // The server knows which limit it is.
+  const what = code === "rate_limited" && detail ? detail : sentence(code, detail);
   if (code === "conversation_busy") return `${what} A new chat does not have to wait for it.`;
   return retryAfterMs ? `${what} Please wait ${duration(retryAfterMs)}.` : what;
+}
+
+/**
+ * Why somebody is not signed in.
+ *
+ * @param {{ code: string, detail?: string, retryAfterMs?: number, status?: number }} error
+ */
+export function refusal(error) {
+  if (error.status !== 401) return givingUp(error);
+  return "The gateway does not accept this key. It may be mistyped, expired or revoked.";
 }
 
 /** @param {number} ms */
 function duration(ms) {
   const seconds = Math.ceil(ms / 1000);
-  return seconds < 120 ? `${seconds} seconds` : `${Math.ceil(seconds / 60)} minutes`;
+  if (seconds < 120) return seconds === 1 ? "1 second" : `${seconds} seconds`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 120 ? `${minutes} minutes` : `${Math.ceil(minutes / 60)} hours`;
 }
 
 /** Why the model ended, where that is not simply the end of its answer. @param {string} reason */

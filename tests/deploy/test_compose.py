@@ -4,19 +4,22 @@ docker-compose, which reads it and starts nothing, and by what it then says."""
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from app.settings import Settings, load
+from app.environment import load
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # Where the operator names no file of theirs; here also in place of a developer's .env.
 NOTHING = ROOT / "deploy/none"
 RUNNING = ("gateway1", "gateway2", "nginx", "redis", "postgres")
-ALL = (*RUNNING, "setup")
+OURS = ("setup", "keys")  # the gateway's image, for a moment
+ALL = (*RUNNING, *OURS)
 
 
 def read(environment: dict[str, str]) -> dict[str, Any]:
@@ -55,6 +58,12 @@ def mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
         source, target, *mode = mount.split(":")
         found[target] = (source, mode != ["ro"])
     return found
+
+
+def made(compose: dict[str, Any]) -> dict[str, str]:
+    """What setup fills: folder and volume."""
+    found = mounts(compose["services"]["setup"]).items()
+    return {target.removeprefix("/made/"): volume for target, (volume, writes) in found if writes}
 
 
 def test_every_service_is_confined(service: dict[str, Any]) -> None:
@@ -115,8 +124,9 @@ def test_the_load_balancer_reaches_no_database_and_databases_reach_nothing_outsi
     networks = {name: set(one.get("networks", ())) for name, one in compose["services"].items()}
     assert networks.pop("nginx").isdisjoint(networks.pop("redis") | networks.pop("postgres"))
     assert compose["networks"]["back"]["internal"] is True
-    assert compose["services"]["setup"]["network_mode"] == "none"
-    assert networks.pop("setup") == set()
+    for name in OURS:
+        assert compose["services"][name]["network_mode"] == "none"
+        assert networks.pop(name) == set()
     assert set(networks) == {"gateway1", "gateway2"}
 
 
@@ -124,7 +134,8 @@ def test_both_gateways_are_the_same_and_start_as_they_are(compose: dict[str, Any
     one, two = compose["services"]["gateway1"], compose["services"]["gateway2"]
     assert one == two
     settings = load({**one["environment"], "GATEWAY_HOST": "0.0.0.0"})
-    assert settings.allow_anonymous
+    assert not settings.is_open
+    assert not settings.allow_anonymous
     assert settings.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
     assert settings.drain_seconds * 2 <= 40
 
@@ -133,7 +144,7 @@ def test_secrets_are_files_and_stand_in_no_environment(compose: dict[str, Any]) 
     for name, service in compose["services"].items():
         for variable in service.get("environment", {}):
             assert not re.search("PASSWORD$|KEY|SECRET|_URL$", variable) or (
-                variable == "OPENAI_BASE_URL"
+                variable == "OPENAI_BASE_URL" or variable.endswith("_FILE")
             ), f"{name}: {variable}"
         assert not re.search(r"requirepass|--pass", json.dumps(service.get("command", "")))
     assert {secret["file"] for secret in compose["secrets"].values()} == {str(NOTHING)}
@@ -151,18 +162,40 @@ def test_what_the_operator_gives_goes_to_setup_alone(compose: dict[str, Any]) ->
 
 
 def test_each_service_sees_its_own_secrets_and_cannot_write_them(compose: dict[str, Any]) -> None:
-    services = compose["services"]
-    made = {
-        target.removeprefix("/made/"): source
-        for target, (source, writes) in mounts(services["setup"]).items()
-        if writes
-    }
-    assert set(made) == {"gateway", "nginx", "redis", "postgres"}
+    volumes = made(compose)
+    assert set(volumes) == {"gateway", "keys", "nginx", "redis", "postgres"}
+    keys = volumes.pop("keys")
     for name in RUNNING:
-        seen = mounts(services[name])
-        assert seen["/run/secrets"] == (made[name.rstrip("12")], False)
-        others = set(made.values()) - {made[name.rstrip("12")]}
+        seen = mounts(compose["services"][name])
+        assert seen["/run/secrets"] == (volumes[name.rstrip("12")], False)
+        others = set(volumes.values()) - {volumes[name.rstrip("12")]}
         assert not others & {source for source, _ in seen.values()}
+        assert seen.get("/run/keys") == ((keys, False) if name.startswith("gateway") else None)
+
+
+def test_keys_are_made_by_a_service_that_sees_nothing_else(compose: dict[str, Any]) -> None:
+    service, gateway = compose["services"]["keys"], compose["services"]["gateway1"]
+    folder = Path(gateway["environment"]["GATEWAY_API_KEYS_FILE"]).parent
+    assert mounts(service) == {str(folder): (mounts(gateway)[str(folder)][0], True)}
+    assert service["environment"] == {
+        "GATEWAY_API_KEYS_FILE": gateway["environment"]["GATEWAY_API_KEYS_FILE"]
+    }
+    assert service["entrypoint"] == ["python", "-m", "app", "keys"]
+    assert service["profiles"] == ["keys"], "else `up` would start it"
+    assert service["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+
+
+def test_the_gateways_are_told_of_files_that_setup_makes(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    script = str(ROOT / "deploy/make_secrets.py")
+    subprocess.run([sys.executable, script, tmp_path / "given", tmp_path], check=True, timeout=60)
+    folders = {volume: folder for folder, volume in made(compose).items()}
+    gateway = compose["services"]["gateway1"]
+    for variable in ("GATEWAY_API_KEYS_FILE", "GATEWAY_SESSION_SECRET_FILE"):
+        path = Path(gateway["environment"][variable])
+        volume, _ = mounts(gateway)[str(path.parent)]
+        assert (tmp_path / folders[volume] / path.name).is_file()
 
 
 def test_the_image_has_the_folders_that_setup_writes_to(compose: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """deploy/make_secrets.py, run as the service ``setup`` runs it."""
 
+import os
 import ssl
 import stat
 import subprocess
@@ -9,9 +10,13 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from app.settings import load
+from app.access.keys import KeysFile
+from app.access.session_secret import session_secret
+from app.environment import load
+from app.errors import Unauthorized
 
-SCRIPT = Path(__file__).parents[2] / "deploy/make_secrets.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy/make_secrets.py"
 
 
 class Setup:
@@ -20,8 +25,7 @@ class Setup:
         self.given.mkdir()
         for name in ("env", "certificate", "key"):
             (self.given / name).touch()
-        for service in ("gateway", "nginx", "redis", "postgres"):
-            (self.made / service).mkdir(parents=True)
+        self.made.mkdir()
 
     def run(self) -> str:
         """What it says; empty when all is well."""
@@ -54,6 +58,8 @@ def test_everything_is_made_for_its_group_and_nobody_else(setup: Setup) -> None:
 
     assert set(made) == {
         "gateway/gateway.env",
+        "gateway/session_secret",
+        "keys/keys.json",
         "nginx/certificate.pem",
         "nginx/key.pem",
         "postgres/password",
@@ -63,11 +69,10 @@ def test_everything_is_made_for_its_group_and_nobody_else(setup: Setup) -> None:
     }
     for name in made:
         assert stat.S_IMODE((setup.made / name).stat().st_mode) == 0o640
-    passwords = {
-        made[name] for name in ("postgres/password", "postgres/superuser", "redis/password")
-    }
+    names = ("postgres/password", "postgres/superuser", "redis/password", "gateway/session_secret")
+    passwords = {made[name] for name in names}
     assert {len(password) for password in passwords} == {64}
-    assert len(passwords) == 3
+    assert len(passwords) == len(names)
 
 
 def test_a_second_start_changes_nothing(setup: Setup) -> None:
@@ -87,6 +92,32 @@ def test_the_gateway_takes_what_was_made(setup: Setup) -> None:
     assert settings.database_url
     assert made["postgres/password"] in settings.database_url
     assert made["redis/redis.conf"] == f"requirepass {made['redis/password']}\n"
+
+
+def test_the_gateway_takes_the_secret_and_the_keys_file_and_lets_nobody_in(setup: Setup) -> None:
+    setup.run()
+    secret, file = setup.made / "gateway/session_secret", setup.made / "keys/keys.json"
+    settings = load({"GATEWAY_SESSION_SECRET_FILE": str(secret)})
+    assert session_secret(settings) == secret.read_bytes()
+    with pytest.raises(Unauthorized):
+        KeysFile(file).check(f"gw_{'a' * 16}_{'b' * 43}")
+
+
+def test_keys_outlive_the_next_start_and_their_file_stays_the_gateways(setup: Setup) -> None:
+    setup.run()
+    file = setup.made / "keys/keys.json"
+    made = subprocess.run(
+        [sys.executable, "-m", "app", "keys", "add", "ci"],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "GATEWAY_API_KEYS_FILE": str(file)},
+    )
+    setup.run()
+    assert KeysFile(file).check(made.stdout.strip()).id.startswith("key:")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
 def test_what_the_operator_gives_is_added_and_wins(setup: Setup) -> None:

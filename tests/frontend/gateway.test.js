@@ -101,21 +101,6 @@ test("events that come twice are shown once", BOUND, async (t) => {
   assert.deepEqual(shown(await all(ask(base))).toSpliced(3, 1), ANSWER);
 });
 
-test("an ending without an id is not taken for a double", BOUND, async (t) => {
-  const error = { code: "unauthorized", message: "no", retryable: false };
-  const { base } = await serve(t, {
-    [CHAT]: [
-      send([
-        ...WHOLE.slice(0, 2),
-        `event: error\ndata: ${JSON.stringify(error)}\n\n`,
-        'event: done\ndata: {"status":"failed","usage":null}\n\n',
-      ]),
-    ],
-  });
-  const words = ["start", "token Hel", "error unauthorized", "done failed"];
-  assert.deepEqual(shown(await all(ask(base))), words);
-});
-
 test("the numbers of a lost worker may leap", BOUND, async (t) => {
   const error = { code: "worker_lost", message: "no", retryable: true };
   const { base } = await serve(t, {

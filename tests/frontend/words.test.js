@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { finish, givingUp, sentence, waiting } from "../../frontend/words.js";
+import { finish, givingUp, refusal, sentence, waiting } from "../../frontend/words.js";
 
 /** Every code of the contract, section 8, and those that the page gives itself. */
 const CODES = `
@@ -11,7 +11,7 @@ const CODES = `
   upstream_rate_limited upstream_timeout upstream_stalled upstream_broken worker_lost upstream_auth
   upstream_rejected run_timeout too_many_iterations answer_too_large internal cancelled
   unreachable connection_lost silent run_gone nothing_left not_a_stream bad_stream
-  stop_unconfirmed eventsource_closed
+  bad_key stop_unconfirmed eventsource_closed
 `.trim().split(/\s+/);
 
 for (const code of CODES) {
@@ -39,7 +39,23 @@ test("waiting says what happened, what is done and when", () => {
 test("giving up says how long the server asks to wait", () => {
   const words = (/** @type {number} */ ms) => givingUp({ code: "overloaded", retryAfterMs: ms });
   assert.equal(words(45_000), "The gateway is busy. Please wait 45 seconds.");
+  assert.equal(words(1000), "The gateway is busy. Please wait 1 second.");
   assert.equal(words(300_000), "The gateway is busy. Please wait 5 minutes.");
+  assert.equal(words(36_000_000), "The gateway is busy. Please wait 10 hours.");
+});
+
+test("a limit is told as the server names it", () => {
+  const error = { code: "rate_limited", status: 429, retryAfterMs: 7000 };
+  const detail = "This caller has reached its limit of 5 runs at once.";
+  for (const words of [givingUp, refusal]) {
+    assert.equal(words({ ...error, detail }), `${detail} Please wait 7 seconds.`);
+    assert.match(words(error), /limit .* is reached\. Please wait 7 seconds\./);
+  }
+});
+
+test("only a key that was looked at is called wrong", () => {
+  assert.match(refusal({ code: "unauthorized", status: 401 }), /does not accept this key/);
+  assert.equal(refusal({ code: "unreachable" }), "The gateway cannot be reached.");
 });
 
 test("a conversation that stays busy is told, and what goes on nevertheless", () => {
