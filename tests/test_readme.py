@@ -7,9 +7,10 @@ from msgspec import structs
 from pydantic import ByteSize
 
 from app.configuration import configuration
+from app.environment import NOT_BUILT, load, variable
 from app.events import model
 from app.main import create_app
-from app.settings import NOT_BUILT, Settings, load, variable
+from app.settings import Settings
 from app.wire.native import payload
 
 ROOT = Path(__file__).parent.parent
