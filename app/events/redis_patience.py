@@ -4,9 +4,12 @@ import asyncio
 
 from app.events.redis_keys import LEASE_S
 
-# Who slept for a lease must hear first what became of its runs, so it waits for so long at least.
-AWAKE_S = 5.0
+AWAKE_S = 5.0  # an ending waits for so long at least
 LATE_S = 1.0  # a timer that is so late shows that we slept
+# Whoever slept for so long may have been thought dead: it must hear first what became of its runs,
+# so their endings wait for Redis for a whole lease from then on.
+SLEPT_S = LEASE_S / 2
+TICK_S = 1.0
 
 
 class Patience:
@@ -14,6 +17,9 @@ class Patience:
         self._clock = asyncio.get_running_loop().time
         self._longest_s = LEASE_S
         self._waiting: set[asyncio.Timeout] = set()
+        self._tick_at = self._clock()
+        self._sure_at = 0.0  # until then we may have been thought dead, and not know it
+        self._tick()
 
     def at_most(self, seconds: float) -> None:
         """From now on, for those who wait already too."""
@@ -27,12 +33,24 @@ class Patience:
         heard of. Raises what ``ended`` does."""
         while not ended.done():
             now = self._clock()
-            until = min(max(contact + LEASE_S, now + AWAKE_S), now + self._longest_s)
+            until = max(contact + LEASE_S, now + AWAKE_S, self._sure_at)
+            until = min(until, now + self._longest_s)
             is_over = not await self._until(ended, until) and not ended.done()
-            if is_over and self._clock() - until < LATE_S:
+            if is_over and self._clock() - until < LATE_S and not self._has_slept():
                 return False
         await ended
         return True
+
+    def _has_slept(self) -> bool:
+        return self._longest_s >= LEASE_S and self._clock() < self._sure_at
+
+    def _tick(self) -> None:
+        now = self._clock()
+        if now - self._tick_at > SLEPT_S:
+            self._sure_at = now + LEASE_S
+        self._tick_at = now + TICK_S
+        if self._longest_s > 0:
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def _until(self, ended: asyncio.Future[None], until: float) -> bool:
         timeout = asyncio.timeout_at(until)

@@ -78,6 +78,23 @@ async def test_who_slept_through_its_time_waits_anew(monkeypatch: pytest.MonkeyP
     assert await one.outcome() is True
 
 
+async def test_who_slept_and_may_be_thought_dead_waits_for_a_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_patience, "TICK_S", 0.01)
+    monkeypatch.setattr(redis_patience, "SLEPT_S", 2 * SHORT_S)
+    patience = Patience()
+    one = Waiting(patience, 2 * LEASE_S)
+    assert await one.begun()
+    time.sleep(4 * SHORT_S)  # noqa: ASYNC251  # the whole process stands still
+    assert await one.lasts()
+    other = Waiting(patience, 2 * LEASE_S)
+    assert await other.lasts()
+    patience.at_most(0)
+    assert await one.outcome() is False
+    assert await other.outcome() is False
+
+
 async def test_less_patience_is_for_those_who_wait_already_and_for_those_who_come() -> None:
     patience = Patience()
     early = Waiting(patience, 0)
