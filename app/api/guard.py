@@ -18,7 +18,6 @@ another site's page made is refused before anything starts:
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -117,9 +116,10 @@ class Guard:
             return "This host is not one of this gateway's."
         if self._is_public(scope["path"]):
             return None
-        origin = headers.get("origin")
-        if origin is not None:
-            ours = self._is_our_origin(origin, hosts) or self._is_allowed(origin)
+        if origins := headers.getlist("origin"):
+            ours = len(origins) == 1 and (
+                self._is_our_origin(origins[0], hosts) or self._is_allowed(origins[0])
+            )
             return None if ours else "Pages of this origin may not use this gateway."
         site = headers.get("sec-fetch-site")
         navigates = headers.get("sec-fetch-mode") == "navigate"
@@ -142,15 +142,11 @@ class Guard:
 
     @staticmethod
     def _is_our_origin(origin: str, hosts: list[str]) -> bool:
-        try:
-            parts = urlsplit(origin.lower())
-        except ValueError:
-            return False
-        default = _PORTS.get(parts.scheme)
+        scheme, _, address = origin.lower().partition("://")
+        default = _PORTS.get(scheme)
         if default is None or len(hosts) != 1:
             return False
-        host = hosts[0].lower()
-        return parts.netloc.removesuffix(default) == host.removesuffix(default)
+        return address.removesuffix(default) == hosts[0].lower().removesuffix(default)
 
 
 def _writes_by_cookie(scope: Scope) -> bool:
