@@ -12,6 +12,7 @@ its caller goes on without it.
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -100,8 +101,8 @@ class Toolbox:
                 return await contained(self._run(tool, values, call_id), f"tool {name}")
         except TimeoutError:
             return Outcome(f"timed out after {self._timeout_s:g} s", is_error=True)
-        except ForeignExit:
-            logger.exception("the tool %s failed", name)
+        except ForeignExit as error:
+            _log_failure(name, error)
             return Outcome("the tool failed", is_error=True)
 
     async def _run(self, tool: "BaseTool", values: dict[str, Any], call_id: str) -> Outcome:
@@ -116,11 +117,11 @@ class Toolbox:
         except ValidationError as error:
             if error.title == getattr(tool.args_schema, "__name__", None):
                 return Outcome(self._cut(_mistakes(error)), is_error=True)
-            logger.exception("the tool %s failed", tool.name)
+            _log_failure(tool.name, error)
         except asyncio.CancelledError:
             raise
-        except BaseException:  # nobody's tool ends the gateway
-            logger.exception("the tool %s failed", tool.name)
+        except BaseException as error:  # noqa: BLE001  # nobody's tool ends the gateway
+            _log_failure(tool.name, error)
         return Outcome("the tool failed", is_error=True)
 
     async def _invoke(
@@ -207,3 +208,9 @@ def _part(part: Any) -> str:
         text: str = part["text"]
         return text
     return json.dumps(part, ensure_ascii=False, default=str)
+
+
+def _log_failure(name: str, error: BaseException) -> None:
+    """Where, and by which error. Not its words: they may repeat what the tool was given."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("the tool %s failed: %s\n%s", name, type(error).__name__, where)
