@@ -212,5 +212,10 @@ def _part(part: Any) -> str:
 
 def _log_failure(name: str, error: BaseException) -> None:
     """Where, and by which error. Not its words: they may repeat what the tool was given."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("the tool %s failed: %s\n%s", name, type(error).__name__, where)
+    kinds, where = "", ""
+    cause: BaseException | None = error
+    while cause is not None:
+        kinds += f" {type(cause).__name__}"
+        where += "".join(traceback.format_tb(cause.__traceback__))
+        cause = cause.__cause__
+    logger.error("the tool %s failed:%s\n%s", name, kinds, where)
