@@ -59,6 +59,7 @@ EXPOSED = [
     "Retry-After",
     "RateLimit",
     "RateLimit-Policy",
+    "WWW-Authenticate",
 ]
 
 
