@@ -102,6 +102,14 @@ class Server(uvicorn.Server):
             self._drained = asyncio.ensure_future(drain())
 
     async def drain(self) -> None:
+        """Whatever happens, the end follows."""
+        try:
+            await self._drain()
+        except Exception:
+            logger.exception("draining met a bug")
+        self.should_exit = True
+
+    async def _drain(self) -> None:
         if self.started:
             logger.info("draining for up to %g s; a second signal ends at once", self._drain_s)
             gateway: Gateway = self.lifespan.state["gateway"]
@@ -110,7 +118,6 @@ class Server(uvicorn.Server):
             await self._stop_listening()
             if self.server_state.connections:  # a request may be on its way in one that is kept
                 await asyncio.sleep(LAST_REQUESTS_S)
-        self.should_exit = True
 
     async def _stop_listening(self) -> None:
         """Closing the socket would reset what the kernel has accepted and we have not."""

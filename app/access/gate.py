@@ -83,6 +83,10 @@ class Gate:
             return True
         if caller.expires_at <= self._clock():
             return False
+        if caller.session_id is not None and (
+            self._sessions is None or self._sessions.is_signed_out(caller.session_id)
+        ):
+            return False
         if caller.key_id is not None:
             return self._keys is not None and self._keys.still_accepts(caller)
         return self._tokens is not None and self._tokens.still_accepts(caller)

@@ -25,7 +25,8 @@ class Caller:
     ``models``: names that it may use, None: all. ``expires_at``: Unix seconds after which its
     credential is none any more. ``key_id``, ``key_sha256``: the API key behind it, also behind a
     session, so that revoking or rotating the key ends both. ``signed_by``: the fingerprint of the
-    identity provider's key that signed its token, also behind a session.
+    identity provider's key that signed its token, also behind a session. ``session_id``: of the
+    browser's session that it came with.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Caller:
     key_id: str | None = None
     key_sha256: str | None = None
     signed_by: str | None = None
+    session_id: str | None = None
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

@@ -116,6 +116,9 @@ class Sessions:
         if claims is not None and claims.ends_at > self._clock():
             self._signed_out.add(claims.id)
 
+    def is_signed_out(self, session_id: str) -> bool:
+        return session_id in self._signed_out
+
     def _key_holder(self, claims: _Claims, key_id: str, key_sha256: str) -> Caller:
         if self._keys is None:
             raise SessionEnded
@@ -123,10 +126,16 @@ class Sessions:
             caller = self._keys.caller(key_id, key_sha256)
         except Unauthorized:
             raise SessionEnded from None
-        return replace(caller, expires_at=min(claims.ends_at, caller.expires_at))
+        ends_at = min(claims.ends_at, caller.expires_at)
+        return replace(caller, expires_at=ends_at, session_id=claims.id)
 
     def _token_holder(self, claims: _Claims) -> Caller:
-        caller = Caller(claims.owner, expires_at=claims.ends_at, signed_by=claims.signed_by)
+        caller = Caller(
+            claims.owner,
+            expires_at=claims.ends_at,
+            signed_by=claims.signed_by,
+            session_id=claims.id,
+        )
         if self._tokens is None:
             raise SessionEnded
         if not self._tokens.still_accepts(caller):

@@ -106,4 +106,11 @@ async def _refuse(streams: set[Watched]) -> None:
 
 def _credential(caller: Caller) -> Hashable:
     """What a look depends on. Not the caller as a whole: its hash costs more."""
-    return caller.id, caller.key_id, caller.key_sha256, caller.signed_by, caller.expires_at
+    return (
+        caller.id,
+        caller.key_id,
+        caller.key_sha256,
+        caller.signed_by,
+        caller.session_id,
+        caller.expires_at,
+    )

@@ -15,6 +15,7 @@ from app.api.body import AnswerBody, idempotency_key, json_body, query
 from app.api.callers import Counted, CountedUnlessResuming
 from app.api.chat import HEADERS, STARTED, start_answer
 from app.api.deps import Parts, follow, last_event_id
+from app.api.guard import listens_for_strangers
 from app.api.reference import called
 from app.api.times import rfc3339
 from app.conversations.model import Conversation, Message, Thread
@@ -48,7 +49,8 @@ class Renamed(BaseModel):
 )
 async def page(request: Request, parts: Parts, caller: Counted) -> JSONResponse:
     """The caller's own, last used first."""
-    if parts.access.gate.is_open and not is_loopback(parts.settings.host):
+    strangers = not is_loopback(parts.settings.host) or listens_for_strangers(request.scope)
+    if parts.access.gate.is_open and strangers:
         raise Forbidden("Without keys nobody's conversations are listed: ask for one by its id.")
     fields = query(request, ("cursor", "limit"))
     limit = _limit(fields.get("limit", str(PAGE)))

@@ -110,7 +110,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if self._only_loopback and _listens_for_strangers(scope):
+        if self._only_loopback and listens_for_strangers(scope):
             return "This open gateway answers on loopback only."
         if self._hosts and not self._is_our_host(hosts) and not self._is_probe(scope["path"]):
             return "This host is not one of this gateway's."
@@ -159,7 +159,7 @@ def _writes_by_cookie(scope: Scope) -> bool:
     return shown is not None and shown.is_session
 
 
-def _listens_for_strangers(scope: Scope) -> bool:
+def listens_for_strangers(scope: Scope) -> bool:
     """The connection came in at an address other than loopback: somebody started a bare uvicorn
     with ``--host``."""
     server = scope.get("server")

@@ -26,7 +26,8 @@ class Patience:
         self._longest_s = seconds
         until = self._clock() + seconds
         for waiting in self._waiting:
-            waiting.reschedule(min(waiting.when() or until, until))
+            if not waiting.expired():  # nor about to be
+                waiting.reschedule(min(waiting.when() or until, until))
 
     async def wait(self, ended: asyncio.Future[None], contact: float) -> bool:
         """Whether it has ended within a lease after ``contact``, loop time when Redis was last

@@ -8,7 +8,7 @@ from contextlib import suppress
 from app.errors import ConversationBusy, GatewayError, StoreAway
 from app.events.log import EventLog, LogGone, Reader
 from app.events.model import Done, RunRecord, Snapshot, Status
-from app.runs.neighbours import Household, Neighbours, SharedLog
+from app.runs.neighbours import Household, Neighbours, SharedLog, Talker
 from app.runs.request import Request
 from app.runs.run import Cancelled, Lost, Run
 
@@ -80,6 +80,10 @@ class Elsewhere:
             for entry in await reader.read(silence_s):
                 if isinstance(entry.event, Done):
                     return entry.event.status
+
+    async def talker(self, owner: str, conversation_id: str) -> Talker | None:
+        """As ``Talks.talker``. Raises ``StoreAway``."""
+        return await self._talks.talker(owner, conversation_id)
 
     async def silence(self, conversation_id: str, owner: str, within_s: float) -> None:
         """Cancel what another worker says in a conversation. Raises ``ConversationBusy`` if it does

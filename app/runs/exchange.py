@@ -50,19 +50,21 @@ class Exchanges:
         cannot be asked for one."""
         if request.conversation_id is None:
             return _exchange(request, record, [])
+        return _exchange(request, record, await self.history(request, record.owner))
+
+    async def history(self, request: Request, owner: str) -> list[Message]:
+        """Of the conversation that is to go on. Raises as ``prepare``."""
+        conversation_id = request.conversation_id or ""
         try:
-            await self.journal.settled(request.conversation_id)
+            await self.journal.settled(conversation_id)
             branch = await self._archive.branch(
-                request.conversation_id,
-                record.owner,
-                request.parent_message_id,
-                self._newest + 1,
+                conversation_id, owner, request.parent_message_id, self._newest + 1
             )
         except Unavailable:
             raise Overloaded(AWAY) from None
         if not branch:
             raise NotFound
-        return _exchange(request, record, list(branch))
+        return list(branch)
 
     async def keep_question(self, exchange: Exchange) -> None:
         """Store it before the model is called. Where that fails, it is tried again later."""

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.access.quotas import MemoryQuotas, Quotas
-from app.errors import ConversationBusy, Draining, IdempotencyConflict, NotFound, Overloaded
+from app.errors import (
+    ConversationBusy,
+    Draining,
+    IdempotencyConflict,
+    NotFound,
+    Overloaded,
+    RateLimited,
+)
 from app.events.model import RunRecord, Snapshot, Status
 from app.runs.account import Account
 from app.runs.drive import ENDINGS_WAIT_S, Driver
@@ -66,6 +73,7 @@ class Supervisor:
         Raises ``IdempotencyConflict``, ``ConversationBusy``, ``NotFound``, ``RateLimited``,
         ``Draining``, ``Overloaded``, ``StoreAway``.
         """
+        is_checked = request.if_busy != "interrupt" or request.conversation_id is None
         while True:
             if (key := request.idempotency_key) is not None:
                 holder = await self._log.holder(owner, key)
@@ -77,8 +85,12 @@ class Supervisor:
             if self.draining:
                 raise Draining
             if len(self._runs) >= self._max_runs:
-                raise Overloaded
+                raise Overloaded("The gateway makes as many answers as it may at once.")
             self._exchanges.refuse(request)
+            if not is_checked:
+                await self._check(request, owner)
+                is_checked = True
+                continue
             talking = self._talking.get((owner, request.conversation_id or ""))
             if talking is None:
                 break
@@ -104,6 +116,15 @@ class Supervisor:
         )
         task.add_done_callback(lambda _: self._forget(run))  # also if it never began
         return run.record
+
+    async def _check(self, request: Request, owner: str) -> None:
+        """Nothing is to be interrupted for a run that cannot begin. Raises as ``start``."""
+        if request.parent_message_id is not None:  # else what talks there is enough to go on with
+            await self._exchanges.history(request, owner)
+        await self._elsewhere.talker(owner, request.conversation_id or "")
+        for standing in await self._quotas.standing(owner, request.limits):
+            if standing.policy.name == "tokens" and standing.remaining == 0:
+                raise RateLimited(f"{standing.policy.quota} tokens per day", standing.resets_s or 1)
 
     def _enter(self, request: Request, owner: str, request_id: str) -> Run:
         record = RunRecord(
@@ -138,7 +159,7 @@ class Supervisor:
     def expect_reader(self) -> None:
         """Raises ``Overloaded`` when there is no room for one more."""
         if self._readers >= self._max_readers:
-            raise Overloaded
+            raise Overloaded("The gateway has as many readers as it may have at once.")
 
     async def announce(self, run_id: str) -> None:
         """A reader is about to begin: before it is told so, whoever counts readers can know."""

@@ -112,7 +112,12 @@ async def test_a_tokens_session_is_its_subject_until_the_token_ends(desk: Desk) 
     value, ends_at = desk.sessions.begin(holder)
     assert ends_at == int(desk.clock.now) + 600
     caller = desk.sessions.check(value)
-    assert caller == Caller("token:ada", expires_at=ends_at, signed_by=holder.signed_by)
+    assert caller == Caller(
+        "token:ada",
+        expires_at=ends_at,
+        signed_by=holder.signed_by,
+        session_id=caller.session_id,
+    )
     assert desk.tokens.still_accepts(caller)
     desk.clock.now = ends_at
     with pytest.raises(SessionEnded):

@@ -104,6 +104,26 @@ async def test_less_patience_is_for_those_who_wait_already_and_for_those_who_com
     assert await Waiting(patience, 0).outcome() is False
 
 
+async def test_patience_may_end_in_the_moment_in_which_a_wait_ends() -> None:
+    patience = Patience()
+    one = Waiting(patience, 2 * LEASE_S)
+    assert await one.begun()
+    (waiting,) = patience._waiting
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end() -> None:
+        try:
+            patience.at_most(0)
+        except RuntimeError as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    asyncio.get_running_loop().call_at(waiting.when() or 0, end)
+    assert await one.outcome() is False
+    await ended
+
+
 async def test_a_limit_makes_no_wait_longer() -> None:
     patience = Patience()
     one = Waiting(patience, 2 * LEASE_S)

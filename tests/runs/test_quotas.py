@@ -128,6 +128,23 @@ async def test_an_interruption_at_the_limit_replaces_a_run_of_the_callers_own(
     assert quotas.refused == 0
 
 
+async def test_nothing_is_interrupted_for_a_run_that_cannot_begin(
+    log: EventLog, quotas: FarQuotas
+) -> None:
+    spent = Limits(tokens_per_day=1)
+    async with World(hangs("part"), log=log, quotas=quotas) as world:
+        first = await world.start(limits=spent)
+        await world.until(first, Token)
+        again = {"conversation_id": first.conversation_id, "if_busy": "interrupt"}
+        with pytest.raises(RateLimited):
+            await world.start(**again, limits=spent)
+        with pytest.raises(NotFound):
+            await world.start(**again, parent_message_id="nope")
+        assert first.run_id in world.supervisor._runs
+        assert world.supervisor._runs[first.run_id].stop_reason is None
+        await world.cancel(first)
+
+
 async def test_so_does_one_of_a_run_that_another_worker_makes(quotas: FarQuotas) -> None:
     async with two_workers(hangs("part"), quotas=quotas) as workers:
         first = await workers.a.start(limits=ONE)

@@ -1,5 +1,6 @@
 """Browser sessions: signing in with a key, what the cookie opens, and what ends it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -37,6 +38,18 @@ async def signed_in(url: str, who: Person) -> str:
 async def status(url: str, cookie: str, method: str = "GET", path: str = "/session") -> int:
     headers = {"cookie": cookie, "origin": url}
     return (await call(url, None, method, path, headers=headers)).status_code
+
+
+async def test_signing_out_ends_the_sessions_live_streams(guarded: Guarded) -> None:
+    cookie = await signed_in(guarded.url, guarded.ann)
+    headers = {"cookie": cookie}
+    path = f"/chat?text={ask('tokens,n=5000,interval=0.05')}".replace(" ", "+")
+    async with opened(guarded.url, "GET", path, None, headers) as stream:
+        await stream.events(3)
+        assert await status(guarded.url, cookie, "DELETE") == 204
+        async with asyncio.timeout(30):
+            end = await stream.until("done")
+    assert [event.event for event in end[-2:]] == ["error", "done"]
 
 
 async def test_a_key_becomes_a_cookie_that_scripts_and_other_sites_cannot_use(
