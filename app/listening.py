@@ -41,6 +41,12 @@ def listen_together(host: str, port: int, count: int) -> list[socket.socket]:
         raise CannotListen(str(error)) from error
 
 
+def reserve_beside(listener: socket.socket) -> socket.socket:
+    """One more on the port of a socket of ``listen_together``. The kernel gives it no connections
+    before somebody listens on it, as a worker does once it can serve. Raises ``OSError``."""
+    return _bound(listener.family, listener.getsockname(), shared=True)
+
+
 def raise_file_limit() -> None:
     """Each reader and each upstream call is a file; many systems begin with a soft limit of 1024
     and let a process raise its own (setrlimit(2))."""
@@ -49,6 +55,16 @@ def raise_file_limit() -> None:
 
 
 def _listener(family: int, address: Any, *, shared: bool = False) -> socket.socket:
+    listener = _bound(family, address, shared=shared)
+    try:
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _bound(family: int, address: Any, *, shared: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,7 +74,6 @@ def _listener(family: int, address: Any, *, shared: bool = False) -> socket.sock
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -4,6 +4,9 @@ Each worker has a socket of its own, and the kernel spreads connections over the
 all of them open, so what arrives while a worker is being replaced waits in the kernel's queue for
 its successor: nothing is refused. A worker that is asked to end (SIGTERM) goes on until its
 successor serves, then accepts nothing more and drains.
+
+Once a successor did not come up while others serve, the socket is closed, or the kernel would give
+it new connections that nobody accepts. The next tries have one that takes none before it is served.
 """
 
 import asyncio
@@ -14,12 +17,13 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from app.listening import reserve_beside
 from app.worker import DRAIN, NOW, RELIEVED, Worker
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.5  # before a successor, after a worker that was no good; doubles each time
-MAX_PAUSE_S = 5.0  # connections of its socket wait that long
+MAX_PAUSE_S = 5.0  # connections of its socket, if still open, wait that long
 AFTER_DRAIN_S = 15.0  # for a worker's last writes; then it is killed
 NOW_S = 5.0  # for a worker to end at once; then it is killed
 
@@ -35,12 +39,28 @@ class Ended(Exception):
 class Place:
     """One listening socket, and the worker that serves it."""
 
-    def __init__(self, start: Callable[[], Worker], drain_s: float) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        start: Callable[[socket.socket], Worker],
+        others_serve: Callable[["Place"], bool],
+        drain_s: float,
+    ) -> None:
+        self._listener = listener
         self._start = start
+        self._others_serve = others_serve
         self._bound_s = drain_s + AFTER_DRAIN_S
         self._worker: Worker | None = None
         self._renewal: asyncio.Future[bool] | None = None
         self.filled = asyncio.Event()
+
+    @property
+    def serves(self) -> bool:
+        """And is going to: a worker that leaves does not count."""
+        return self._worker is not None and not self._worker.leaving.is_set()
+
+    def close(self) -> None:
+        self._listener.close()
 
     async def tend(self) -> NoReturn:
         """Always a worker. Raises ``Ended`` when the very first one cannot start."""
@@ -68,7 +88,7 @@ class Place:
     async def _fill(self) -> bool:
         """One worker's time; False: it was short."""
         try:
-            worker = self._start()
+            worker = self._start(self._listener)
         except OSError as error:  # no memory, no process ids
             logger.warning("a worker cannot be started: %s", error)
             return await self._is_kept()
@@ -96,14 +116,32 @@ class Place:
         old = self._worker
         if old is None or old.ended.is_set():
             self._renewed(False)
+            self._step_aside()
             return False
         if self._renewal is None:  # it was told to end, and shall
             old.tell(DRAIN)
+            self._step_aside()  # it has the socket as well, and closes it when it ends
             return False
         old.leaving.clear()
         self._renewed(False)
         await self._until_leaving(old)
         return True
+
+    def _step_aside(self) -> None:
+        """New connections are for the others; without others they wait here, and the port is ours.
+
+        What waits in the socket since its worker died is reset, unless net.ipv4.tcp_migrate_req is
+        1. Serving it would take a living worker that accepts from this socket as well.
+        """
+        if not self._others_serve(self):
+            return
+        try:
+            reserved = reserve_beside(self._listener)
+        except OSError as error:  # no descriptors, no memory
+            logger.warning("a socket without a worker stays open: %s", error)
+            return
+        self._listener.close()
+        self._listener = reserved
 
     async def _until_leaving(self, worker: Worker) -> None:
         await worker.leaving.wait()
@@ -120,11 +158,12 @@ class Parent:
     def __init__(
         self, listeners: Sequence[socket.socket], drain_s: float, announce: Callable[[], None]
     ) -> None:
-        self._listeners = listeners
         self._drain_s = drain_s
         self._announce = announce
         self._workers: set[Worker] = set()
-        self._places = [Place(self._starter(listener), drain_s) for listener in listeners]
+        self._places = [
+            Place(listener, self._start, self._others_serve, drain_s) for listener in listeners
+        ]
         self._told = asyncio.Event()
         self._told_again = asyncio.Event()
         self._roll = asyncio.Event()
@@ -170,8 +209,8 @@ class Parent:
         raise Ended(0)
 
     async def _end(self) -> None:
-        for listener in self._listeners:  # the workers have them; who is the last closes
-            listener.close()
+        for place in self._places:  # the workers have the sockets; who is the last closes
+            place.close()
         for worker in self._workers:
             worker.end()
         gone = asyncio.ensure_future(self._all_gone())
@@ -214,13 +253,13 @@ class Parent:
             if worker.ended.is_set():
                 self._workers.discard(worker)
 
-    def _starter(self, listener: socket.socket) -> Callable[[], Worker]:
-        def start() -> Worker:
-            worker = Worker(listener)
-            self._workers.add(worker)
-            return worker
+    def _start(self, listener: socket.socket) -> Worker:
+        worker = Worker(listener)
+        self._workers.add(worker)
+        return worker
 
-        return start
+    def _others_serve(self, place: Place) -> bool:
+        return any(other.serves for other in self._places if other is not place)
 
 
 def supervise(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from app.listening import CannotListen, listen, listen_together
+from app.listening import BACKLOG, CannotListen, listen, listen_together, reserve_beside
 
 CONNECTIONS = 200
 # Of a fair spread of 200 over 2 the standard deviation is 7: once in many millions it is less.
@@ -48,6 +48,28 @@ def test_connections_are_spread_evenly(stack: ExitStack) -> None:
     for _ in range(CONNECTIONS):
         stack.enter_context(closing(socket.create_connection(address, 10)))
     counts = [len(list(accept_all(listener))) for listener in listeners]
+    assert sum(counts) == CONNECTIONS
+    assert min(counts) >= AT_LEAST, counts
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_reserved_socket_takes_connections_once_somebody_listens_on_it(
+    stack: ExitStack, host: str
+) -> None:
+    gone, stays = together(stack, host, 0, 2)
+    address = stays.getsockname()
+
+    def connect() -> None:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(closing(socket.create_connection(address[:2], 10)))
+
+    reserved = stack.enter_context(closing(reserve_beside(gone)))
+    gone.close()
+    connect()
+    assert len(list(accept_all(stays))) == CONNECTIONS
+    reserved.listen(BACKLOG)
+    connect()
+    counts = [len(list(accept_all(listener))) for listener in (stays, reserved)]
     assert sum(counts) == CONNECTIONS
     assert min(counts) >= AT_LEAST, counts
 
