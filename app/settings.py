@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 SIMULATOR = "simulator"
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,]+")  # RFC 6454 section 6.1
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@,*]+")  # RFC 6454 section 6.1
 _HOST = r"[\w.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?|\*"
 OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
@@ -152,9 +152,9 @@ class Settings(BaseModel):
     )
     max_runs: int = Field(5_000, ge=1, description="a whole number of runs from 1")
     max_readers: int = Field(20_000, ge=1, description="a whole number of readers from 1")
-    # Bounded: a body is parsed as a whole, in memory.
     max_body_bytes: Annotated[ByteSize, Field(ge=1024, le=1024**3)] = Field(
-        ByteSize(4 * 1024**2), description="bytes from 1024 to 1GiB, such as 4MiB"
+        ByteSize(4 * 1024**2),
+        description="bytes from 1024 to 1GiB (a body is parsed in memory), such as 4MiB",
     )
     # Below the 10 MiB that AG-UI's client takes in one frame: final repeats the whole text.
     max_answer_bytes: Annotated[ByteSize, Field(ge=1)] = Field(

@@ -107,6 +107,9 @@ IMPOSSIBLE = [
     ("GATEWAY_CORS_ORIGINS", "a.example"),
     ("GATEWAY_CORS_ORIGINS", "*, https://a.example"),
     ("GATEWAY_CORS_ORIGINS", "https://*.example/x"),
+    ("GATEWAY_CORS_ORIGINS", "https://*"),
+    ("GATEWAY_CORS_ORIGINS", "https://*.example"),
+    ("GATEWAY_CORS_ORIGINS", "http://localhost:*"),
     ("GATEWAY_CORS_ORIGINS", "http://[::1"),
     ("OPENAI_BASE_URL", "api.example/v1"),
     ("OPENAI_BASE_URL", "ftp://api.example"),
@@ -153,6 +156,10 @@ def test_an_impossible_value_stops_the_start_and_says_what_is_possible(
     field = next(field for field in Settings.model_fields if variable(field) == name)
     assert name in text
     assert str(Settings.model_fields[field].description) in text
+
+
+def test_a_body_without_a_bound_is_refused_with_the_reason() -> None:
+    assert "a body is parsed in memory" in refusal({"GATEWAY_MAX_BODY_BYTES": "2GiB"})
 
 
 @pytest.mark.parametrize("name", sorted(NOT_BUILT))

@@ -36,8 +36,10 @@ MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_KEYS = 100  # providers publish two to ten
 REFRESH_S = 300.0  # where the provider does not say how long its answer is good
 REFRESH_BOUNDS_S = (60.0, 3600.0)  # where it does
-# Between two tries at least, after a failure too: strangers cause some with made-up key ids.
-GAP_S = 10.0
+# Between two tries that unknown key ids cause. Strangers make such ids up, so it bounds what they
+# cost the provider, and it is as long as they can keep a key out that was just rotated in.
+GAP_S = 2.0
+RETRY_S = 10.0  # after a failure, whoever asks: a provider in trouble is not pressed
 FETCH_S = 5.0  # one try, until its last byte
 MAX_BODY_BYTES = 1024**2
 # A provider that is away for longer may have lost the key to somebody whom it cannot shut out.
@@ -184,7 +186,8 @@ class Jwks:
     async def renew(self) -> None:
         """Returns after the next try to fetch, at once where the last one began a moment ago."""
         if not self._is_fetching:
-            if time.monotonic() - self._tried_at < GAP_S:
+            gap_s = GAP_S if self._failure is None else RETRY_S
+            if time.monotonic() - self._tried_at < gap_s:
                 return
             self._wanted.set()
         tried = self._tried
@@ -211,7 +214,7 @@ class Jwks:
             if str(failure) != self._failure:
                 logger.warning("the identity provider's keys cannot be fetched: %s", failure)
             self._failure = str(failure)
-            return GAP_S
+            return RETRY_S
         else:
             if self._failure is not None:
                 logger.info("the identity provider's keys can be fetched")

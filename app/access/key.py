@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -153,8 +153,21 @@ def _check(key: Key, places: Mapping[str, int]) -> None:
         place = "models"
         for model in key.models or ():
             check_setting("model", model)
+        for place in ("created_at", "expires_at", "revoked_at"):
+            _check_time(getattr(key, place))
+        place = "previous"
+        if key.previous is not None:
+            _check_time(key.previous.expires_at)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
+
+
+def _check_time(time: datetime | None) -> None:
+    """Raises ``ValueError``. RFC 3339 can say times that are in the year 0 or 10000 in UTC."""
+    try:
+        _ = time and time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it takes a time in the years 1 to 9999 of UTC") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import msgspec
 from msgspec.structs import replace
 
 from app.access.key import LIMITS, Key, KeyLimits, Previous, check_name, check_setting
-from app.access.keys_edit import editing, read_keys
+from app.access.keys_edit import editing, read_keys, say
 from app.environment import environment
 from app.settings import SettingsError, comma_separated
 
@@ -41,10 +41,10 @@ def run(words: Sequence[str], clock: Callable[[], datetime] = lambda: datetime.n
         arguments.file = arguments.file or _named_file()
         arguments.do(arguments)
     except _BadArgument as error:
-        _say(f"gateway: argument {error}")
+        say(f"gateway: argument {error}")
         return 2
     except SettingsError as error:
-        _say(f"gateway: {error}")
+        say(f"gateway: {error}")
         return 1
     return 0
 
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(arguments: argparse.Namespace) -> None:
+    _stdout()
     secret, now = secrets.token_urlsafe(32), arguments.now
     with editing(arguments.file, may_begin=True) as keys:
         key = Key(
@@ -131,10 +132,11 @@ def _revoke(arguments: argparse.Namespace) -> None:
         place = _place(keys, arguments.id)
         was = keys[place]
         keys[place] = replace(was, revoked_at=was.revoked_at or arguments.now, previous=None)
-    _say(f"revoked: {was.name} ({was.id})")
+    say(f"revoked: {was.name} ({was.id})")
 
 
 def _rotate(arguments: argparse.Namespace) -> None:
+    _stdout()
     secret, now = secrets.token_urlsafe(32), arguments.now
     with editing(arguments.file) as keys:
         place = _place(keys, arguments.id)
@@ -148,7 +150,7 @@ def _rotate(arguments: argparse.Namespace) -> None:
 
 
 def _show(key: Key, secret: str, done: str, file: Path) -> None:
-    _say(f"{key.name} ({key.id}) {done} {file}; the key is shown only now:")
+    say(f"{key.name} ({key.id}) {done} {file}; the key is shown only now:")
     try:
         _print(f"gw_{key.id}_{secret}")
     except SettingsError as error:
@@ -246,9 +248,17 @@ def _named_file() -> Path:
     raise _BadArgument(f"--file: it takes the keys file, unless {VARIABLE} names it")
 
 
+def _stdout() -> TextIO:
+    """Raises ``SettingsError``: asked before a key is made that nobody could see."""
+    stream: TextIO | None = sys.stdout
+    if stream is None:
+        raise SettingsError("stdout is closed, and nothing else shows what this prints")
+    return stream
+
+
 def _print(line: str) -> None:
     """On stdout. Raises ``SettingsError``."""
-    stream = sys.stdout
+    stream = _stdout()
     try:
         encoding = stream.encoding
         stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -257,7 +267,3 @@ def _print(line: str) -> None:
         with Path(os.devnull).open("w") as nothing:  # or the exit would try it once more
             os.dup2(nothing.fileno(), stream.fileno())
         raise SettingsError(f"stdout cannot be written: {error.strerror}") from None
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

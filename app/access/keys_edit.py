@@ -6,8 +6,9 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from app.access.key import Key, encode_keys, parse_keys, read_file, unreadable
 from app.settings import SettingsError
@@ -25,6 +26,14 @@ def read_keys(path: Path) -> list[Key]:
     return parse_keys(path, raw)
 
 
+def say(line: str) -> None:
+    """On stderr, where it can be written: nobody loses a key because of a message."""
+    stream: TextIO | None = sys.stderr  # None: it was closed before we began
+    if stream is not None:
+        with suppress(OSError):
+            stream.write(f"{line}\n")
+
+
 @contextmanager
 def editing(path: Path, *, may_begin: bool = False) -> Iterator[list[Key]]:
     """The keys of the file, to be changed; it is written unless the body raises.
@@ -35,6 +44,8 @@ def editing(path: Path, *, may_begin: bool = False) -> Iterator[list[Key]]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise SettingsError(f"{path} is a directory")
+    if target.is_symlink():
+        raise SettingsError(f"{path} is a link that leads round to itself")
     try:
         with _lock(target):
             keys = [] if may_begin and not target.exists() else read_keys(target)
@@ -78,7 +89,7 @@ def _write(target: Path, raw: bytes) -> None:
                 was = stat.S_IMODE(target.stat().st_mode)
                 os.fchmod(file.fileno(), was & 0o770)
                 if was & 0o007:
-                    sys.stderr.write(f"{target} was open to everybody (mode {was:04o}): closed\n")
+                    say(f"{target} was open to everybody (mode {was:04o}): closed")
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())

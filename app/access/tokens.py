@@ -9,6 +9,7 @@ Slow to import (0.2 s): only where there are tokens.
 
 import hashlib
 import logging
+import os
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -67,7 +68,7 @@ class Tokens:
             await self._jwks.run()
 
     async def check(self, token: str) -> Caller:
-        """Who calls with it. Raises ``Unauthorized``; ``IdentityAway`` while no keys are known.
+        """Who calls with it. Raises ``Unauthorized``; ``IdentityAway`` while there are no keys.
 
         Where it names a key that is not known yet, the keys are asked for once more, which may take
         ``FETCH_S``.
@@ -105,11 +106,7 @@ class Tokens:
         kid, algorithm = header.get("kid"), header.get("alg")
         if "crit" in header or algorithm not in ALGORITHMS:
             raise jwt.InvalidTokenError
-        keys = self._known_keys()
-        if self._jwks is not None and kid is not None and not keys.knows(kid):
-            await self._jwks.renew()
-            keys = self._known_keys()
-        for key in keys.find(kid, algorithm):
+        for key in (await self._keys_for(kid)).find(kid, algorithm):
             with suppress(jwt.InvalidSignatureError):
                 return self._caller(self._claims(token, key), key)
         raise jwt.InvalidSignatureError
@@ -143,9 +140,14 @@ class Tokens:
     def _keys(self) -> KeySet | None:
         return self._jwks.keys if self._jwks is not None else self._fixed
 
-    def _known_keys(self) -> KeySet:
+    async def _keys_for(self, kid: str | None) -> KeySet:
+        """Raises ``IdentityAway`` where there are none, or none of any use: that is the provider's
+        fault, so no caller's try to guess."""
         keys = self._keys()
-        if keys is None:
+        if self._jwks and keys is not None and kid is not None and not keys.knows(kid):
+            await self._jwks.renew()
+            keys = self._keys()
+        if keys is None or not keys.fingerprints:
             raise IdentityAway
         return keys
 
@@ -156,9 +158,16 @@ def _read_file(path: Path | None) -> KeySet:
     if path is None:
         raise SettingsError(f"GATEWAY_JWKS_URL or {name} is needed with tokens")
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
     except OSError as error:
         raise SettingsError(f"{name}={path} cannot be read: {error.strerror}") from None
+    if mode & 0o002:
+        raise SettingsError(
+            f"{name}={path} can be written by everybody on this machine, who could make tokens of "
+            "their own after the next restart: chmod 644 it"
+        )
     try:
         key = PublicKey.of(load_pem_public_key(text))
     except (ValueError, UnsupportedAlgorithm):

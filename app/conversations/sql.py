@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -44,6 +46,7 @@ class SqlStore:
 
         Raises ``Unavailable``: try again later. Raises ``SettingsError`` where that is no use.
         """
+        _make_private(self._engine)
         if not await bounded(OPERATION_S, lambda: is_current(self._engine)):
             await bounded(UPGRADE_S, lambda: upgrade(self._engine))
         await bounded(OPERATION_S, self._lock.keep)
@@ -196,6 +199,17 @@ def _lock(engine: AsyncEngine, worker: str) -> WorkerLock:
     if engine.dialect.name == "postgresql":
         return AdvisoryLock(engine, worker)
     return FileLock(Path(f"{engine.url.database}.workers"), worker)
+
+
+def _make_private(engine: AsyncEngine) -> None:
+    """SQLite would make its file with mode 0644. Those of its log take over the mode of this one.
+
+    O_EXCL: closing a file that is in use would take away SQLite's locks on it.
+    """
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        path = os.path.realpath(engine.url.database)
+        with suppress(OSError):  # it exists; or it cannot be made, as SQLite will tell
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _message(row: Any) -> Message:

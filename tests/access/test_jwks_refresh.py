@@ -41,6 +41,7 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture
 def no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GAP_S", 0.0)
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
 
 
 @asynccontextmanager
@@ -90,15 +91,19 @@ async def test_they_are_fetched_at_once_when_somebody_asks(provider: IdentityPro
         assert (known(jwks), provider.asked) == (["old", "new"], 2)
 
 
+@pytest.mark.parametrize(("status", "gap"), [(200, "GAP_S"), (500, "RETRY_S")])
 async def test_however_many_ask_the_provider_is_asked_once_in_a_while(
-    provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+    provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch, status: int, gap: str
 ) -> None:
-    assert module.GAP_S == 10
-    monkeypatch.setattr(module, "GAP_S", 3600.0)  # however slow this machine is
+    assert (module.GAP_S, module.RETRY_S) == (2, 10)
+    for each in ("GAP_S", "RETRY_S"):  # however slow this machine is
+        monkeypatch.setattr(module, each, 3600.0 if each == gap else 0.0)
+    provider.status = status
     async with fetching(provider) as jwks:
+        before = known(jwks)
         provider.publish(NEW)
         await asyncio.gather(*(jwks.renew() for _ in range(100)))
-        assert (known(jwks), provider.asked) == (["old"], 1)
+        assert (known(jwks), provider.asked) == (before, 1)
 
 
 async def test_all_who_ask_meanwhile_wait_for_the_same_answer(provider: IdentityProvider) -> None:

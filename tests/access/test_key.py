@@ -30,6 +30,7 @@ def refusal(path: Path) -> str:
     return told.removeprefix(str(path))
 
 
+LATE, EARLY = "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"  # of another year in UTC
 PATTERN = "Expected `str` matching regex"
 # What the file says, and how its refusal begins.
 REFUSED = {
@@ -69,6 +70,10 @@ REFUSED = {
     text(entry(created_at=3)): ", keys[0]: Expected `datetime`, got `int`",
     text(entry(expires_at="2026-11-01T12:00:00")): ", keys[0]: Expected `datetime` with a timezone",
     text(entry(revoked_at=True)): ", keys[0]: Expected `datetime | null`, got `bool`",
+    text(entry(expires_at=LATE)): ", keys[0]: expires_at: it takes a time in the years 1 to 9999",
+    text(entry(created_at=EARLY)): ", keys[0]: created_at: it takes a time in the years 1 to 9999",
+    text(entry(revoked_at=LATE)): ", keys[0]: revoked_at: it takes a time in the years 1 to 9999",
+    text(entry(previous={"sha256": HASH, "expires_at": LATE})): ", keys[0]: previous: it takes a t",
     text(entry(limits=None)): ", keys[0]: Expected `object`, got `null` - at `$.limits`",
     text(entry(limits={"runs": 1})): ", keys[0]: Object contains unknown field `runs`",
     text(entry(limits={"max_runs": "4"})): ", keys[0]: Expected `int | null`, got `str`",

@@ -46,6 +46,7 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture
 def no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "GAP_S", 0.0)
+    monkeypatch.setattr(jwks, "RETRY_S", 0.0)
 
 
 def from_file(home: Path, pem: bytes) -> Tokens:
@@ -207,6 +208,23 @@ async def test_while_no_key_was_ever_fetched_nobody_is_told_that_his_token_is_ba
         await checked.check("nonsense")
 
 
+@pytest.mark.usefixtures("no_gap")
+@pytest.mark.parametrize("kid", ["rsa", None])
+async def test_a_provider_without_a_key_of_any_use_is_away_until_it_has_one(
+    provider: IdentityProvider, kid: str | None
+) -> None:
+    async with checking(provider) as checked:
+        provider.publish()
+        with pytest.raises(Unauthorized):
+            await checked.check("nonsense")
+        with pytest.raises(IdentityAway):  # once it was asked
+            await checked.check(NEW.token())
+        with pytest.raises(IdentityAway):
+            await checked.check(RSA.token({"kid": kid}))
+        provider.publish(RSA)
+        assert (await checked.check(RSA.token())).id == "token:ada"
+
+
 async def test_keys_that_are_too_old_end_streams_and_are_no_refusal_of_a_token(
     provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +257,21 @@ def private_pem() -> bytes:
 def test_a_file_without_one_good_public_key_stops_the_start(tmp_path: Path, pem: bytes) -> None:
     with pytest.raises(SettingsError, match="takes one PEM public key: RSA of 2048 bits or more"):
         from_file(tmp_path, pem)
+
+
+@pytest.mark.parametrize("mode", [0o646, 0o666, 0o602])
+def test_a_file_that_everybody_may_write_stops_the_start(tmp_path: Path, mode: int) -> None:
+    from_file(tmp_path, RSA.pem)
+    file = tmp_path / "key.pem"
+    file.chmod(mode)
+    with pytest.raises(SettingsError) as caught:
+        Tokens(settings_for(jwt_public_key_file=file), LIMITS)
+    assert str(caught.value) == (
+        f"GATEWAY_JWT_PUBLIC_KEY_FILE={file} can be written by everybody on this machine, who "
+        "could make tokens of their own after the next restart: chmod 644 it"
+    )
+    file.chmod(0o664)
+    Tokens(settings_for(jwt_public_key_file=file), LIMITS)
 
 
 def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:

@@ -135,7 +135,10 @@ async def test_nothing_is_interrupted_for_a_run_that_cannot_begin(
     async with World(hangs("part"), log=log, quotas=quotas) as world:
         first = await world.start(limits=spent)
         await world.until(first, Token)
-        again = {"conversation_id": first.conversation_id, "if_busy": "interrupt"}
+        again: dict[str, Any] = {
+            "conversation_id": first.conversation_id,
+            "if_busy": "interrupt",
+        }
         with pytest.raises(RateLimited):
             await world.start(**again, limits=spent)
         with pytest.raises(NotFound):
